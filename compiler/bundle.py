@@ -1,0 +1,209 @@
+"""Bundles: the manifest, the hashes, and a publish that either happens or does not.
+
+Everything a command writes goes first into one *stage*, a hidden folder in the output directory;
+a finished bundle is renamed from there into place, exchanging places with an older one in one
+system call. A stage that a killed process left behind is recognised by its lock, which died with
+the process, and removed by the next command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infc.diagnostics import InfcError, fail
+from infc.signature import TensorSpec
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+STAGE_PREFIX = ".infc-stage-"
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A published bundle: its folder and its manifest, parsed."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The C identifier that the loader's functions begin with."""
+        return str(self.manifest["name"])
+
+    @property
+    def entry(self) -> Path:
+        """The file a loader opens."""
+        return self.path / str(self.manifest["artifact"]["entry"])
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs, in the order of the loader's arguments."""
+        return tuple(TensorSpec.from_json(row) for row in self.manifest["inputs"])
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in the order of the loader's arguments."""
+        return tuple(TensorSpec.from_json(row) for row in self.manifest["outputs"])
+
+
+def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
+    """Read the bundle in the folder `path`.
+
+    Raises:
+        InfcError: E702 where there is no manifest, it is of another version, or a file is missing
+            or does not have the hash that the manifest records.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        version = manifest["schema_version"]
+        rows = dict(manifest["files"])
+    except OSError as error:
+        raise fail(
+            "E702",
+            f"`{path}` is not a bundle: {MANIFEST} cannot be read",
+            notes=[error.strerror or str(error)],
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise fail("E702", f"`{path / MANIFEST}` is not a manifest") from error
+    if version != SCHEMA_VERSION:
+        raise fail(
+            "E702",
+            f"`{path}` has manifest version {version}; this infc reads {SCHEMA_VERSION}",
+            help="compile the model again",
+        )
+    for file, row in rows.items() if check_hashes else ():
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise fail("E702", f"`{path / MANIFEST}` names a file outside the bundle: {file}")
+        if not (path / file).is_file() or sha256_of(path / file) != row["sha256"]:
+            raise fail(
+                "E702", f"`{path / file}` is missing or damaged", help="compile the model again"
+            )
+    return Bundle(path, manifest)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def identifier(text: str) -> str:
+    """`text` as a lower-case C identifier: `version-RFB-320` becomes `version_rfb_320`."""
+    name = re.sub(r"\W+", "_", text.lower(), flags=re.ASCII).strip("_") or "model"
+    return name if not name[0].isdigit() else f"m_{name}"
+
+
+def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
+    """Hash every file of `folder` and write the manifest, keys in a fixed order."""
+    files = {
+        str(p.relative_to(folder)): {"sha256": sha256_of(p), "bytes": p.stat().st_size}
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+    document = {"schema_version": SCHEMA_VERSION, **fields, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def staging(output: Path) -> Iterator[Path]:
+    """Yield an empty folder in `output` that is gone afterwards, whatever happens.
+
+    Raises:
+        InfcError: E701 where `output` cannot be made or written, or the disk fills up.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(output)
+        stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=output))
+    except OSError as error:
+        raise unwritable(output, error) from error
+    try:
+        with (stage / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield stage
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise unwritable(output, error) from error
+        raise
+    except InfcError as error:
+        # A worker that ran into a full disk reports whatever it stumbled over.
+        if shutil.disk_usage(output).free < 1 << 20:
+            raise unwritable(output, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
+        raise
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def unwritable(output: Path, error: OSError) -> InfcError:
+    """E701 for `error`."""
+    return fail(
+        "E701",
+        f"`{output}` cannot be written: {error.strerror or error}",
+        help="choose another folder with `-o`, or make room",
+    )
+
+
+def _remove_abandoned(output: Path) -> None:
+    """Remove the stages whose process is gone."""
+    for stage in output.glob(f"{STAGE_PREFIX}*"):
+        try:
+            with (stage / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(stage, ignore_errors=True)
+        except FileNotFoundError:
+            # Killed between making the folder and its lock: its age tells it from a new one.
+            with contextlib.suppress(OSError):
+                if _age_s(stage) > 60:
+                    shutil.rmtree(stage, ignore_errors=True)
+        except OSError:
+            continue
+
+
+def _age_s(path: Path) -> float:
+    import time
+
+    return time.time() - path.stat().st_mtime
+
+
+def publish(finished: Path, destination: Path) -> None:
+    """Move the folder `finished` to `destination`, replacing what is there, atomically.
+
+    Raises:
+        OSError: the destination cannot be written.
+    """
+    if not destination.exists():
+        finished.rename(destination)
+        return
+    if _exchange(finished, destination):
+        shutil.rmtree(finished, ignore_errors=True)
+        return
+    aside = finished.with_name(finished.name + ".old")
+    destination.rename(aside)
+    finished.rename(destination)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Swap two paths in one step (Linux renameat2); False where the system cannot."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
+    status: int = libc.renameat2(
+        _AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE
+    )
+    return status == 0

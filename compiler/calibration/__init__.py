@@ -1,0 +1,1 @@
+"""Calibration: observers, streaming ranges, the ranges file."""

@@ -1,0 +1,342 @@
+"""Diagnostics: one shape for everything infc has to say about a failure.
+
+A diagnostic has a code that never changes meaning, the place in the model it is about, and what
+to do. The first digit of the code names the stage, and with it the exit code of the process:
+
+    E1xx frontend   E2xx target support   E3xx pass   E4xx quantisation
+    E5xx toolchain  E6xx verification     E7xx bundle and loader
+
+The rendering follows rustc's: ``error[E203]: message``, then ``-->`` and ``help:`` lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+
+class ExitCode(IntEnum):
+    """What the process reports to its caller."""
+
+    DONE = 0
+    BUILD_FAILED = 1
+    USAGE = 2
+    VERIFICATION_FAILED = 3
+    TOOLCHAIN_MISSING = 4
+
+
+class Severity(StrEnum):
+    """How much a diagnostic matters: only an error stops the build."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A row of the table: `title` is the one-line meaning, `explanation` the paragraph."""
+
+    id: str
+    title: str
+    exit_code: ExitCode
+    explanation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One thing to tell the user.
+
+    `where` is a place as `file:graph/node (Op-version)`; `notes` are further facts, such as the
+    last lines of a worker's log; `help` says what to do.
+    """
+
+    code: str
+    message: str
+    where: str = ""
+    help: str = ""
+    notes: tuple[str, ...] = ()
+    severity: Severity = Severity.ERROR
+
+    def __post_init__(self) -> None:
+        if self.code not in CODES:
+            raise KeyError(f"diagnostic code {self.code} is not in the table")
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of a process that stops because of this diagnostic."""
+        return CODES[self.code].exit_code
+
+    def render(self) -> str:
+        """Text for stderr, several lines, no trailing newline, no colour."""
+        lines = [f"{self.severity}[{self.code}]: {self.message}"]
+        if self.where:
+            lines.append(f"  --> {self.where}")
+        for note in self.notes:
+            head, *rest = note.splitlines() or [""]
+            lines.append(f"  note: {head}")
+            lines.extend(f"        {line}" for line in rest)
+        if self.help:
+            head, *rest = self.help.splitlines()
+            lines.append(f"  help: {head}")
+            lines.extend(f"        {line}" for line in rest)
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict for ``--json`` and the manifest."""
+        return {
+            "code": self.code,
+            "severity": str(self.severity),
+            "message": self.message,
+            "where": self.where,
+            "help": self.help,
+            "notes": list(self.notes),
+        }
+
+
+class InfcError(Exception):
+    """Stops the current target (or the whole command) with one or more diagnostics."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        super().__init__("\n".join(d.render() for d in diagnostics))
+        self.diagnostics = diagnostics
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of the first diagnostic: they are of one stage."""
+        return self.diagnostics[0].exit_code if self.diagnostics else ExitCode.BUILD_FAILED
+
+
+def fail(
+    code: str,
+    message: str,
+    *,
+    where: str = "",
+    help: str = "",
+    notes: Iterable[str] = (),
+) -> InfcError:
+    """Return an error with a single diagnostic, to be raised by the caller."""
+    return InfcError(Diagnostic(code, message, where, help, tuple(notes)))
+
+
+def combined_exit_code(codes: Sequence[ExitCode]) -> ExitCode:
+    """The exit code of a command with several targets: theirs where they agree, else 1."""
+    failures = {c for c in codes if c != ExitCode.DONE}
+    if not failures:
+        return ExitCode.DONE
+    return failures.pop() if len(failures) == 1 else ExitCode.BUILD_FAILED
+
+
+_TABLE = (
+    Code(
+        "E100",
+        "the model file cannot be read",
+        ExitCode.BUILD_FAILED,
+        "The path does not exist, is a directory, or may not be read by this user. Nothing was "
+        "written. Check the path and the permissions.",
+    ),
+    Code(
+        "E101",
+        "the file is not a model infc knows",
+        ExitCode.BUILD_FAILED,
+        "infc decides what a file is from its bytes, never from its name, and executes nothing "
+        "while it does so. The bytes here match none of the formats it reads. An empty file, a "
+        "Git LFS pointer or an HTML error page under the model's name are the usual causes.",
+    ),
+    Code(
+        "E102",
+        "the ONNX file is malformed",
+        ExitCode.BUILD_FAILED,
+        "The protobuf does not parse, or parses into something that is not a valid ONNX graph. "
+        "A truncated download is the usual cause; the offset or the node is named where it is "
+        "known.",
+    ),
+    Code(
+        "E103",
+        "external data is missing or unusable",
+        ExitCode.BUILD_FAILED,
+        "The model keeps weights in other files. Those must lie in the model's own folder or "
+        "below it, be regular files (a symbolic link that leads out of the folder is refused), "
+        "and hold as many bytes as the tensor needs. A model file is untrusted input: infc "
+        "never reads a path outside the model's folder on its behalf.",
+    ),
+    Code(
+        "E104",
+        "the graph is not well formed",
+        ExitCode.BUILD_FAILED,
+        "A node reads a value that nothing produces, two nodes produce the same value, the graph "
+        "has a cycle, an initializer has the wrong size, or types do not fit. ONNX Runtime would "
+        "refuse the same graph; infc names the node.",
+    ),
+    Code(
+        "E105",
+        "the IR version or opset is outside the supported range",
+        ExitCode.BUILD_FAILED,
+        "infc reads ONNX IR version 3 and later with opset 7 and later of the default domain. "
+        "Older models can be converted with onnx.version_converter.",
+    ),
+    Code(
+        "E106",
+        "`--input` does not fit the model",
+        ExitCode.USAGE,
+        "`--input NAME=SHAPE` names an input that the model does not have, gives it another "
+        "rank, or contradicts a dimension that the model fixes. `infc inspect MODEL` lists the "
+        "inputs.",
+    ),
+    Code(
+        "E107",
+        "the source model itself does not run",
+        ExitCode.BUILD_FAILED,
+        "Verification needs the source model's own answer as the reference, and its framework "
+        "refused to run it: the model is broken, needs inputs of a particular kind, or uses an "
+        "operator its framework lacks. `--no-verify` skips it; the bundle then says so.",
+    ),
+    Code(
+        "E110",
+        "bad usage",
+        ExitCode.USAGE,
+        "The command line or the Python call asks for something that does not exist or "
+        "contradicts itself.",
+    ),
+    Code(
+        "E201",
+        "unknown target",
+        ExitCode.USAGE,
+        "`--target` takes a profile or a back end's own name; `infc targets` lists both.",
+    ),
+    Code(
+        "E203",
+        "an operator is not supported by the back end",
+        ExitCode.BUILD_FAILED,
+        "The back end was asked about every node before anything was built; each node it cannot "
+        "take is listed. Compile for another back end, or replace the operator in the model.",
+    ),
+    Code(
+        "E204",
+        "the back end refuses the model",
+        ExitCode.BUILD_FAILED,
+        "The back end's own compiler reported an error that is not about a single operator. Its "
+        "message is given unchanged.",
+    ),
+    Code(
+        "E205",
+        "the target cannot do what was asked",
+        ExitCode.USAGE,
+        "A precision, option or artifact form was asked for that this target does not offer. "
+        "`infc targets NAME` lists what it does offer.",
+    ),
+    Code(
+        "E301",
+        "a pass failed",
+        ExitCode.BUILD_FAILED,
+        "An optimisation pass raised an error or produced an invalid graph. That is a bug in "
+        "infc: please report it with the model or with the output of `--dump-after`. The build "
+        "can go on with `--disable-pass NAME`.",
+    ),
+    Code(
+        "E302",
+        "unknown pass",
+        ExitCode.USAGE,
+        "`--disable-pass` or `--dump-after` names a pass that does not exist; `infc passes` "
+        "lists them.",
+    ),
+    Code(
+        "E501",
+        "a toolchain is missing",
+        ExitCode.TOOLCHAIN_MISSING,
+        "The back end, compiler or runtime that the target needs is not installed. infc never "
+        "installs anything silently; the message gives the exact command, and `infc doctor` "
+        "lists everything that is missing.",
+    ),
+    Code(
+        "E502",
+        "a worker crashed",
+        ExitCode.BUILD_FAILED,
+        "The back end runs in a process of its own, and that process died from a signal or left "
+        "without an answer. The last lines of its log are given; the other targets of the same "
+        "command are not affected.",
+    ),
+    Code(
+        "E503",
+        "a worker ran out of time",
+        ExitCode.BUILD_FAILED,
+        "The back end's process was stopped at the time limit (`--timeout`). The last lines of "
+        "its log are given.",
+    ),
+    Code(
+        "E504",
+        "a worker's answer makes no sense",
+        ExitCode.BUILD_FAILED,
+        "The back end's process ended well but left no result file, or one that is not what the "
+        "protocol asks for.",
+    ),
+    Code(
+        "E505",
+        "a worker ran out of memory",
+        ExitCode.BUILD_FAILED,
+        "The back end's process reached the memory limit (`--memory-limit`) or was killed by the "
+        "system's out-of-memory killer.",
+    ),
+    Code(
+        "E506",
+        "a worker failed",
+        ExitCode.BUILD_FAILED,
+        "The back end's process raised an error outside the back end's own compiler. The error "
+        "and the last lines of its log are given.",
+    ),
+    Code(
+        "E601",
+        "the optimised graph does not answer as the source model does",
+        ExitCode.VERIFICATION_FAILED,
+        "infc ran the source model and the optimised graph on the same inputs and the outputs "
+        "differ by more than float rounding explains. That is a bug in infc: find the pass with "
+        "`--disable-pass` and report it. No bundle was published.",
+    ),
+    Code(
+        "E602",
+        "the artifact does not answer as the source model does",
+        ExitCode.VERIFICATION_FAILED,
+        "infc ran the source model and the built artifact on the same inputs and at least one "
+        "output is outside the threshold of the chosen precision. No bundle was published. The "
+        "report lists the error of every output.",
+    ),
+    Code(
+        "E603",
+        "the loader does not answer as the source model does",
+        ExitCode.VERIFICATION_FAILED,
+        "The generated C++ or Java loader was compiled and run on the reference inputs, and at "
+        "least one output is outside the threshold.",
+    ),
+    Code(
+        "E604",
+        "the verification cannot prove anything",
+        ExitCode.VERIFICATION_FAILED,
+        "An output of the source model holds NaN or Inf only, so that comparing it says nothing. "
+        "Give real inputs with `--verify-data`, or skip with `--no-verify`.",
+    ),
+    Code(
+        "E701",
+        "the bundle cannot be written",
+        ExitCode.BUILD_FAILED,
+        "The output directory may not be written, or the disk is full. What was there before is "
+        "untouched, and nothing half-made is left behind.",
+    ),
+    Code(
+        "E702",
+        "not a bundle, or a damaged one",
+        ExitCode.BUILD_FAILED,
+        "The directory has no manifest that this version of infc reads, or a file does not have "
+        "the SHA-256 that the manifest records.",
+    ),
+    Code(
+        "E703",
+        "the loader does not compile",
+        ExitCode.BUILD_FAILED,
+        "The C++ or Java compiler refused the generated loader, or the SDK's headers do not fit. "
+        "The compiler's own message is given.",
+    ),
+)
+
+CODES: dict[str, Code] = {row.id: row for row in _TABLE}

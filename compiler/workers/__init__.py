@@ -1,0 +1,175 @@
+"""The subprocess protocol: every build and every run of an artifact is somebody else's process.
+
+The driver writes a job (JSON), starts `python -m infc.workers.child JOB`, and reads the result
+file that the job names. Standard output and error of the child go to a log. Whatever happens in
+there - a segmentation fault, an endless loop, `exit(0)`, text where JSON was due - comes back as
+one E5xx diagnostic with the last lines of that log.
+
+    job     {"protocol": 1, "module": ..., "action": ..., "payload": {...}, "result": PATH,
+             "memory_bytes": N | null}
+    result  {"protocol": 1, "ok": true, "value": {...}}
+          | {"protocol": 1, "ok": false, "kind": "refused" | "missing" | "memory" | "error",
+             "type": ..., "message": ...}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infc.diagnostics import InfcError, fail
+from infc.request import WorkerLimits
+
+PROTOCOL = 1
+LOG_TAIL_LINES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call into a worker: `module` and `action` say what, `scratch` is a folder it may use."""
+
+    module: str
+    action: str
+    payload: dict[str, Any]
+    scratch: Path
+    log: Path
+    what: str
+    """For messages: "`openvino` while building"."""
+
+
+def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> dict[str, Any]:
+    """Run `job` in a process of its own and return the value it answers with.
+
+    Raises:
+        InfcError: E204 the back end refused, E501 something it needs is missing, E502 it
+            crashed, E503 the time limit, E504 no sensible answer, E505 the memory limit, E506
+            any other error. Each carries the tail of the log.
+    """
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    request, result = job.scratch / "job.json", job.scratch / "result.json"
+    result.unlink(missing_ok=True)
+    document = {
+        "protocol": PROTOCOL,
+        "module": job.module,
+        "action": job.action,
+        "payload": job.payload,
+        "result": str(result),
+        "memory_bytes": limits.memory_bytes,
+    }
+    request.write_text(json.dumps(document))
+    start = job.log.stat().st_size if job.log.exists() else 0
+    with job.log.open("ab") as log:
+        status = _run(
+            [interpreter, "-P", "-m", "infc.workers.child", str(request)],
+            log,
+            limits.timeout_s,
+            job.scratch,
+        )
+    tail = _tail(job.log, start)
+    if status is None:
+        raise fail(
+            "E503",
+            f"{job.what} was stopped after {limits.timeout_s:g} s",
+            notes=tail,
+            help="raise the limit with `--timeout SECONDS`",
+        )
+    return _answer(job, status, result, tail)
+
+
+def _run(command: list[str], log: Any, timeout_s: float, cwd: Path) -> int | None:
+    """Return the exit status, negative for a signal, or None where the time ran out."""
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        # The worker may have left children behind; its session is theirs too.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict[str, Any]:
+    if status < 0:
+        name = signal.Signals(-status).name
+        if status == -signal.SIGKILL:
+            raise fail(
+                "E505",
+                f"{job.what} was killed ({name}), most likely for its memory",
+                notes=tail,
+                help="give the machine more memory, or the model smaller inputs",
+            )
+        raise fail("E502", f"{job.what} crashed with {name}", notes=tail)
+    if not result.exists():
+        raise fail(
+            "E502" if status else "E504",
+            f"{job.what} left with status {status} and without an answer",
+            notes=tail,
+        )
+    try:
+        answer = json.loads(result.read_text())
+        if answer["protocol"] != PROTOCOL:
+            raise ValueError("protocol")
+        if answer["ok"]:
+            value = answer["value"]
+            if not isinstance(value, dict):
+                raise TypeError("value")
+            return value
+        kind, message = str(answer["kind"]), str(answer["message"])
+        error_type = str(answer["type"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise fail(
+            "E504", f"{job.what} gave an answer that is not of the protocol", notes=tail
+        ) from error
+    raise _failure(job, kind, error_type, message, tail)
+
+
+def _failure(
+    job: Call, kind: str, error_type: str, message: str, tail: tuple[str, ...]
+) -> InfcError:
+    if kind == "refused":
+        return fail("E204", f"{job.what}: {message}")
+    if kind == "missing":
+        return fail("E501", f"{job.what}: {message}", help="`infc doctor` says what to install")
+    if kind == "memory":
+        return fail(
+            "E505",
+            f"{job.what} reached its memory limit",
+            notes=tail,
+            help="raise it with `--memory-limit`",
+        )
+    return fail("E506", f"{job.what} failed: {error_type}: {message}", notes=tail)
+
+
+def _tail(log: Path, start: int) -> tuple[str, ...]:
+    """The last lines this call wrote to `log`, as one note; none where it wrote nothing."""
+    with log.open("rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(start, stream.tell() - 65536))
+        text = stream.read().decode("utf-8", "replace")
+    lines = [
+        "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line)[:400]
+        for line in text.splitlines()
+        if line.strip()
+    ]
+    if not lines:
+        return ()
+    return ("\n".join(["the last lines of its log:", *lines[-LOG_TAIL_LINES:]]),)

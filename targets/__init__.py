@@ -1,0 +1,237 @@
+"""Targets and back ends: what they are, and how they are found.
+
+A *back end* is a module in this folder (or one that another distribution offers through the
+`infc.targets` entry point). A *target* is what the user names: a hardware profile in
+`profiles.toml`, or a back end's own name with its defaults.
+
+The module-level names of a back end are those of `BackEnd`. `legalize` runs in the driver and
+sees onnx_ir only; `check`, `build` and `open` run in a worker process, where the vendor's SDK is
+imported, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from infc.diagnostics import fail
+from infc.request import Precision
+from infc.signature import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    Tensors = Mapping[str, np.ndarray[Any, Any]]
+    Runner = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
+
+BACK_ENDS = ("onnxruntime", "openvino", "torchscript")
+"""The back ends that ship with infc; each is the module of that name in this folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A hardware profile: what to build for, and the defaults for doing so.
+
+    `triple` is the LLVM target triple the loader is built for; "" means the host. `device` is
+    the back end's own device name. `options` are the back end's options (`-X KEY=VALUE`).
+    """
+
+    name: str
+    back_end: str
+    summary: str
+    device: str = "CPU"
+    triple: str = ""
+    precision: Precision = Precision.FP32
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, as in the manifest and a worker's job."""
+        return {
+            "name": self.name,
+            "back_end": self.back_end,
+            "summary": self.summary,
+            "device": self.device,
+            "triple": self.triple,
+            "precision": str(self.precision),
+            "options": dict(sorted(self.options.items())),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "precision": Precision(data["precision"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A node the back end cannot take, and why, as the back end says it."""
+
+    node: str
+    op_type: str
+    domain: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildJob:
+    """What a worker needs to build an artifact: the legalised ONNX `model`, an empty folder."""
+
+    model: Path
+    output: Path
+    target: Target
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a build left in its folder.
+
+    `entry` is the file that a loader opens, `files` all of them, relative to the folder.
+    `notes` are facts worth keeping in the manifest (JSON values).
+    """
+
+    entry: str
+    files: tuple[str, ...]
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """What a worker needs to open an artifact. `threads` of 0 leaves the choice to the runtime."""
+
+    entry: Path
+    target: Target
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSpec:
+    """How a loader for this back end is compiled.
+
+    `adaptor` names `templates/cpp/adaptors/<adaptor>.cpp` and
+    `templates/cmake/adaptors/<adaptor>.cmake`. `sdk` returns the CMake cache entries that point
+    at an SDK found on this machine, and raises E501 with the remedy where there is none.
+    `library_path` returns the folders that the runtime's shared libraries lie in.
+    """
+
+    adaptor: str
+    sdk: Callable[[], dict[str, str]]
+    library_path: Callable[[], list[Path]]
+
+
+class BackEnd(Protocol):
+    """What the module of a back end offers."""
+
+    NAME: str
+    SUMMARY: str
+    EXTRA: str
+    """The extra that installs it: `pip install 'infc[EXTRA]'`."""
+    DISTRIBUTIONS: tuple[str, ...]
+    """PyPI names whose versions go into the manifest; the first decides whether it is there."""
+    MODULES: tuple[str, ...]
+    """Modules that must be importable in the worker's environment."""
+    OPTIONS: Mapping[str, str]
+    """Option name to one line of help; anything else after `-X` is refused."""
+    PRECISIONS: tuple[Precision, ...]
+    MIN_OPSET: int
+    """The graph is converted up to this opset of the default domain where it is below."""
+    LOADER: LoaderSpec
+
+    def legalize(self, model: ir.Model, target: Target) -> None:
+        """Rewrite `model`, a clone of the neutral graph, into what the back end takes."""
+        ...
+
+    def check(self, model: Path, target: Target) -> Sequence[Unsupported]:
+        """Return every node the back end cannot take. Runs in a worker."""
+        ...
+
+    def build(self, job: BuildJob) -> Artifact:
+        """Build the artifact. Runs in a worker; raises `BackEndError` for the SDK's refusals."""
+        ...
+
+    def open(self, job: RunJob) -> Runner:
+        """Load an artifact and return the function that runs it. Runs in a worker."""
+        ...
+
+
+class BackEndError(Exception):
+    """The back end's own compiler or runtime refused; the message is the vendor's."""
+
+
+@cache
+def profiles() -> Mapping[str, Target]:
+    """All targets by name, in the order of `profiles.toml`."""
+    from importlib.resources import files
+
+    table = tomllib.loads((files("infc.targets") / "profiles.toml").read_text())
+    out = {}
+    for name, row in table.items():
+        precision = Precision(row.get("precision", "fp32"))
+        out[name] = Target(**{**row, "name": name, "precision": precision})
+    return out
+
+
+def look_up(name: str) -> Target:
+    """Return the target called `name`.
+
+    Raises:
+        InfcError: E201, with the nearest names.
+    """
+    known = profiles()
+    if name in known:
+        return known[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}? " if near else ""
+    raise fail("E201", f"there is no target `{name}`", help=f"{hint}`infc targets` lists them all")
+
+
+def configure(target: Target, precision: Precision | None, options: Mapping[str, str]) -> Target:
+    """Return `target` with the user's precision and options applied.
+
+    Raises:
+        InfcError: E205 for an option or a precision that the back end does not have.
+    """
+    end = back_end(target.back_end)
+    for key in options:
+        if key not in end.OPTIONS:
+            have = ", ".join(f"`{k}`" for k in sorted(end.OPTIONS)) or "none"
+            raise fail("E205", f"`{end.NAME}` has no option `{key}`", help=f"its options: {have}")
+    chosen = precision or target.precision
+    if chosen not in end.PRECISIONS:
+        have = ", ".join(f"`{p}`" for p in end.PRECISIONS)
+        raise fail(
+            "E205", f"`{target.name}` cannot be built at `{chosen}`", help=f"its precisions: {have}"
+        )
+    return replace(target, precision=chosen, options={**target.options, **options})
+
+
+def module_of(name: str) -> str:
+    """The import path of the back end called `name`.
+
+    Raises:
+        InfcError: E201 where no back end has that name.
+    """
+    if name in BACK_ENDS:
+        return f"infc.targets.{name}"
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="infc.targets"):
+        if point.name == name:
+            return point.module
+    raise fail("E201", f"there is no back end `{name}`", help="`infc targets` lists them all")
+
+
+def back_end(name: str) -> BackEnd:
+    """Import the module of the back end called `name`; its SDK is not imported."""
+    return cast(BackEnd, import_module(module_of(name)))

@@ -1,0 +1,53 @@
+"""What every test may ask for: the real models, and tools that may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIRE_ALL = os.environ.get("INFC_REQUIRE_ALL") == "1"
+
+
+def missing(what: str) -> NoReturn:
+    """Skip, naming what is missing; fail instead where INFC_REQUIRE_ALL=1."""
+    if REQUIRE_ALL:
+        pytest.fail(f"missing, and INFC_REQUIRE_ALL=1: {what}")
+    pytest.skip(f"missing: {what}")
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of real models (`INFC_MODELS`, default ../shared/models)."""
+    folder = Path(os.environ.get("INFC_MODELS", ROOT.parent / "shared" / "models"))
+    if not folder.is_dir():
+        pytest.skip(f"missing: the real models folder {folder.name} (INFC_MODELS)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def need_module() -> Callable[[str], None]:
+    """`need_module("openvino")` skips (or fails) where the module is not installed."""
+
+    def need(name: str) -> None:
+        if find_spec(name) is None:
+            missing(f"the Python module {name}")
+
+    return need
+
+
+@pytest.fixture(scope="session")
+def need_tool() -> Callable[[str], str]:
+    """`need_tool("javac")` returns the path of a program or skips (or fails)."""
+
+    def need(name: str) -> str:
+        path = shutil.which(name)
+        return path if path is not None else missing(f"the program {name}")
+
+    return need

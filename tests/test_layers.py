@@ -1,0 +1,96 @@
+"""Imports point down, and the command line imports nothing slow."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+CORE = {"infc", "infc.request", "infc.diagnostics", "infc.bundle", "infc.signature"}
+LEVELS = {
+    "infc.cli": 5,
+    "infc.api": 4,
+    "infc.driver": 3,
+    "infc.passes": 1,
+    "infc.targets": 1,
+    "infc.templates": 0,
+}
+PACKAGES = {
+    "infc": "compiler",
+    "infc.passes": "passes",
+    "infc.targets": "targets",
+    "infc.templates": "templates",
+}
+SDKS = {"onnxruntime", "openvino", "torch", "tensorflow", "tvm", "tensorrt", "tensorrt_rtx"}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for package, folder in PACKAGES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join([package, *(p for p in parts if p != "__init__")])
+            found.append((name, path))
+    return found
+
+
+def level(module: str) -> int:
+    if module in CORE:
+        return 0
+    while module and module not in LEVELS:
+        module = module.rpartition(".")[0]
+        if module == "infc":
+            return 2
+    return LEVELS.get(module, 2)
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, whether the import is at the top level and not for type checkers only)."""
+    tree = ast.parse(path.read_text())
+    out = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+        out.extend((name, node in tree.body) for name in names)
+    return out
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda v: str(v) if v else "")
+def test_imports_point_down(module: str, path: Path) -> None:
+    if module == "infc":  # resolves the public API lazily
+        return
+    for imported, _ in imports(path):
+        if imported.startswith("infc"):
+            assert level(imported) <= level(module), f"{module} imports {imported}"
+        if module.startswith("infc.passes"):
+            assert not imported.startswith("infc.targets"), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda v: str(v) if v else "")
+def test_vendor_sdks_are_imported_inside_functions(module: str, path: Path) -> None:
+    top = {name.partition(".")[0] for name, at_top in imports(path) if at_top}
+    assert not top & SDKS, f"{module} imports {top & SDKS} at its top level"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["compile", "--help"]])
+def test_help_imports_nothing_slow(words: list[str]) -> None:
+    program = (
+        "import sys, runpy; sys.argv = ['infc', *sys.argv[1:]]\n"
+        "from infc.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stderr.split())
+    slow = {"onnx", "onnx_ir", "numpy", "jinja2", "rich", "jsonschema", "sympy"} | SDKS
+    assert not loaded & slow

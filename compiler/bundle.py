@@ -108,15 +108,23 @@ def identifier(text: str) -> str:
     return name if not name[0].isdigit() else f"m_{name}"
 
 
-def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Hash every file of `folder` and write the manifest, keys in a fixed order."""
-    files = {
-        str(p.relative_to(folder)): {"sha256": sha256_of(p), "bytes": p.stat().st_size}
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
+def file_table(folder: Path) -> dict[str, dict[str, Any]]:
+    """`{path: {"sha256": ..., "bytes": ...}}` of every file below `folder`, sorted by path."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "sha256": sha256_of(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
-    document = {"schema_version": SCHEMA_VERSION, **fields, "files": files}
+
+
+def write_manifest(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Hash every file of `folder`, write the manifest, and return it."""
+    document = {"schema_version": SCHEMA_VERSION, **fields, "files": file_table(folder)}
     (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n")
+    return document
 
 
 @contextlib.contextmanager

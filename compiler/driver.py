@@ -1,23 +1,40 @@
 """The line of DESIGN.md, top to bottom.
 
 Request -> frontend -> ir.Model -> passes -> per target: legalise -> build -> Artifact
--> loader -> verify -> Bundle
+        -> loader -> verify -> Bundle
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import __version__, bundle, frontends, loaders, pipeline, targets, verification, workers
-from infc.diagnostics import Diagnostic, ExitCode, InfcError, combined_exit_code, fail
+from infc import (
+    building,
+    bundle,
+    comparison,
+    frontends,
+    loaders,
+    manifest,
+    pipeline,
+    report,
+    targets,
+    verification,
+)
+from infc.bundle import Bundle
+from infc.comparison import OutputError
+from infc.diagnostics import Diagnostic, ExitCode, InfcError, combined_exit_code
 from infc.frontends import Source
-from infc.request import Precision, Request
+from infc.frontends.onnx import spec_of
+from infc.request import InputSpec, PassOptions, Request, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
-from infc.targets import Artifact, BackEnd, Target
+from infc.targets import Target
+from infc.verification import Sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,16 +42,18 @@ if TYPE_CHECKING:
 Progress = Callable[[str, str], None]
 """Called with (target or "", what is being done now)."""
 
-EXTERNAL_DATA_BYTES = 1 << 30
-"""Weights above this go beside the protobuf, which cannot hold more than 2 GiB."""
+
+def _silent(target: str, step: str) -> None:
+    """The progress of those who do not want any."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetResult:
-    """What became of one target. `bundle` is None where it failed."""
+    """What became of one target. `bundle` is None where it failed, `log` where nothing was run."""
 
     target: str
     bundle: Path | None
+    log: Path | None
     diagnostics: tuple[Diagnostic, ...]
     verification: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,6 +72,8 @@ class CompileResult:
 
     results: tuple[TargetResult, ...]
     passes: tuple[pipeline.PassRecord, ...]
+    nodes_before: int
+    nodes_after: int
     notes: tuple[Diagnostic, ...]
 
     @property
@@ -62,21 +83,51 @@ class CompileResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
-    """What the steps for one target share."""
+class OptimizeResult:
+    """What `optimize` wrote, and the comparison with the source model ({} where skipped)."""
 
-    request: Request
+    output: Path
+    passes: tuple[pipeline.PassRecord, ...]
+    nodes_before: int
+    nodes_after: int
+    verification: dict[str, Any]
+    notes: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """A verification that passed: the error of every output. A failed one raises."""
+
+    bundle: Path
+    through: str
+    sets: int
+    errors: tuple[OutputError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Optimized:
+    """The front half's result, shared by all targets."""
+
     source: Source
     model: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     records: tuple[pipeline.PassRecord, ...]
-    sets: verification.Sets | None
-    optimized: dict[str, Any]
-    stage: Path
+    operators: dict[str, dict[str, int]]
+    sets: Sets | None
+    proof: dict[str, Any]
+
+    @property
+    def signature(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        return self.inputs, self.outputs
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        before, after = (sum(self.operators[k].values()) for k in ("source", "optimized"))
+        return before, after
 
 
-def compile(request: Request, progress: Progress = lambda target, step: None) -> CompileResult:
+def compile(request: Request, progress: Progress = _silent) -> CompileResult:
     """Build a bundle for every target of `request`; a target that fails does not stop the others.
 
     Raises:
@@ -84,305 +135,263 @@ def compile(request: Request, progress: Progress = lambda target, step: None) ->
     """
     chosen = [
         targets.configure(targets.look_up(name), request.precision, request.options)
-        for name in request.targets
+        for name in dict.fromkeys(request.targets)
     ]
-    progress("", "reading the model")
-    source = frontends.load(request.model, request.inputs)
-    records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
     with bundle.staging(request.output) as stage:
-        context = _prepare(request, source, records, stage, progress)
-        results = tuple(_compile_for(context, target, progress) for target in chosen)
-    return CompileResult(results, records, source.notes)
+        optimized = _optimize(request, stage, progress)
+        results = tuple(_compile_for(request, optimized, t, stage, progress) for t in chosen)
+    before, after = optimized.nodes
+    return CompileResult(results, optimized.records, before, after, optimized.source.notes)
 
 
-def _prepare(
-    request: Request,
-    source: Source,
-    records: tuple[pipeline.PassRecord, ...],
-    stage: Path,
-    progress: Progress,
-) -> _Context:
-    """Run the reference once for all targets, and the optimised graph against it."""
-    from infc.frontends.onnx import spec_of
-
-    inputs = source.inputs
-    outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
-    sets, optimized = None, {}
-    if request.verify.enabled:
-        progress("", "running the source model")
-        sets = reference_sets(request, source, stage / "reference")
-        progress("", "verifying the optimised graph")
-        optimized = _verify_optimized(request, source.model, sets, stage / "optimized")
-    return _Context(request, source, source.model, inputs, outputs, records, sets, optimized, stage)
-
-
-def reference_sets(request: Request, source: Source, scratch: Path) -> verification.Sets:
-    """Run the source model by its own framework's semantics.
+def optimize(
+    model: Path,
+    output: Path,
+    *,
+    inputs: Sequence[InputSpec] = (),
+    passes: PassOptions = PassOptions(),  # noqa: B008
+    verify: VerifyOptions = VerifyOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    external_data: bool | None = None,
+    progress: Progress = _silent,
+) -> OptimizeResult:
+    """Run the passes only, and write the neutral graph to the file `output`, atomically.
 
     Raises:
-        InfcError: E107 where it does not run, E604 where its answer proves nothing.
+        InfcError: E1xx, E3xx, E601, E701; nothing is written then.
     """
-    scratch.mkdir(parents=True)
-    feeds = verification.write_feeds(
-        verification.make_feeds(source.inputs, request.verify), scratch
+    request = Request(
+        model, ("cpu",), output.parent, None, tuple(inputs), passes=passes, verify=verify,
+        limits=limits,
+    )  # fmt: skip
+    with bundle.staging(output.parent) as stage:
+        optimized = _optimize(request, stage, progress)
+        finished = stage / "finished"
+        finished.mkdir()
+        building.save_model(optimized.model, finished / output.name, external_data=external_data)
+        # The weights first: a model file that is there finds its data.
+        for file in sorted(finished.iterdir(), key=lambda p: p.name == output.name):
+            file.replace(output.parent / file.name)
+    before, after = optimized.nodes
+    return OptimizeResult(
+        output, optimized.records, before, after, optimized.proof, optimized.source.notes
     )
-    reference = source.reference
-    target = Target("reference", "onnxruntime", "", options=reference.options)
-    try:
-        answers = verification.run_in_worker(
-            reference.module,
-            reference.entry.resolve(),
-            target,
-            feeds,
-            [s.name for s in source.outputs],
-            scratch / "run",
-            scratch / "log",
-            request.limits,
-            "the source model",
-        )
-    except InfcError as error:
-        first = error.diagnostics[0]
-        if first.code not in ("E204", "E506"):
-            raise
-        raise fail(
-            "E107",
-            first.message,
-            notes=first.notes,
-            help="give the shapes it needs with `--input`, or skip with `--no-verify`",
-        ) from error
-    sets = verification.Sets(feeds, answers)
-    verification.require_finite(sets)
-    return sets
 
 
-def _verify_optimized(
-    request: Request, model: ir.Model, sets: verification.Sets, scratch: Path
+def verify(
+    path: Path,
+    *,
+    through: str = "runtime",
+    source: Path | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    progress: Progress = _silent,
+) -> VerifyResult:
+    """Run the bundle's artifact again and compare it with the source model.
+
+    The reference is the one recorded in the bundle, or, where `source` names the model, that
+    model run now with `options`. `through` is `runtime`, `cpp` or `java`.
+
+    Raises:
+        InfcError: E702 for a damaged bundle, E602 or E603 where an output is outside its
+            threshold, and what building and running the loader may raise.
+    """
+    subject = bundle.open_bundle(path)
+    target = Target.from_json(subject.manifest["target"])
+    threshold = comparison.THRESHOLDS[target.precision]
+    with verification.scratch_folder() as scratch:
+        if source is not None:
+            progress("", "running the source model")
+            origin = frontends.load(source)
+            origin = replace(origin, inputs=subject.inputs)
+            sets = verification.reference_sets(origin, options, scratch / "reference", limits)
+        else:
+            sets = verification.recorded_sets(subject)
+        progress("", f"running the artifact through {through}")
+        answers = _run_bundle(subject, target, sets, through, scratch, limits)
+        errors = verification.compare_sets(sets, answers, threshold)
+    code = "E602" if through == "runtime" else "E603"
+    comparison.require(errors, code, f"`{path}` through {through}", "compile the model again")
+    return VerifyResult(path, through, len(sets.feeds), errors)
+
+
+def bench(
+    path: Path,
+    *,
+    runs: int = 20,
+    warmup: int = 3,
+    threads: int = 1,
+    through: str = "runtime",
+    dims: Mapping[str, int] | None = None,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
 ) -> dict[str, Any]:
-    scratch.mkdir(parents=True)
-    save_model(model, scratch / "model.onnx")
-    target = Target("optimized", "onnxruntime", "", options={"graph-optimization": "off"})
-    answers = verification.run_in_worker(
-        "infc.targets.onnxruntime",
-        scratch / "model.onnx",
-        target,
-        sets.feeds,
-        [str(v.name) for v in model.graph.outputs],
-        scratch / "run",
-        scratch / "log",
-        request.limits,
-        "the optimised graph",
-    )
-    errors = verification.compare(sets, answers, verification.THRESHOLDS[Precision.FP32])
-    if not all(e.ok for e in errors):
-        raise verification.disagreement(
-            "E601",
-            errors,
-            "the optimised graph",
-            "find the pass with `--disable-pass` and report it",
+    """Time the bundle's artifact: the least, median and greatest latency in milliseconds.
+
+    `dims` gives values to dynamic dimensions; the others take their typical value.
+
+    Raises:
+        InfcError: E110 for an unknown dimension, E702, and what running may raise.
+    """
+    subject = bundle.open_bundle(path)
+    target = Target.from_json(subject.manifest["target"])
+    with verification.scratch_folder() as scratch:
+        feeds = verification.typical_feeds(subject.inputs, dims or {})
+        (folder,) = verification.write_feeds([feeds], scratch)
+        timing = verification.Timing(runs, warmup, threads)
+        if through == "runtime":
+            figures = verification.bench_in_worker(subject, folder, timing, scratch / "run", limits)
+        else:
+            figures = loaders.bench_through(subject, through, folder, timing, scratch, limits)
+    return {"bundle": str(path), "target": target.name, "through": through, "threads": threads,
+            "inputs": {k: list(v.shape) for k, v in feeds.items()}, **figures}  # fmt: skip
+
+
+def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
+    """Frontend and passes, and the proof that they changed nothing."""
+    progress("", "reading the model")
+    source = frontends.load(request.model, request.inputs)
+    before = manifest.operators(source.model)
+    records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
+    histogram = {"source": before, "optimized": manifest.operators(source.model)}
+    outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
+    sets, proof = None, {}
+    if request.verify.enabled:
+        progress("", "running the source model")
+        sets = verification.reference_sets(
+            source, request.verify, stage / "reference", request.limits
         )
-    return dict(verification.summary(errors))
+        progress("", "verifying the optimised graph")
+        scratch = stage / "optimized"
+        scratch.mkdir()
+        building.save_model(source.model, scratch / "model.onnx")
+        errors = verification.check_optimized(sets, outputs, scratch, request.limits)
+        proof = comparison.summary(errors)
+    return _Optimized(source, source.model, source.inputs, outputs, records, histogram, sets, proof)
 
 
-def save_model(model: ir.Model, path: Path) -> None:
-    """Write `model`; weights too large for one protobuf go to `<name>.data` beside it."""
-    import onnx_ir as ir
-
-    weights = sum(
-        v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None
-    )
-    external = f"{path.name}.data" if weights > EXTERNAL_DATA_BYTES else None
-    ir.save(model, path, external_data=external)
-
-
-def _compile_for(context: _Context, target: Target, progress: Progress) -> TargetResult:
+def _compile_for(
+    request: Request, optimized: _Optimized, target: Target, stage: Path, progress: Progress
+) -> TargetResult:
     """Everything for one target; its failures are in the result."""
-    seconds: dict[str, float] = {}
-
-    def step(name: str) -> None:
-        now = time.perf_counter()
-        if seconds:
-            last = next(reversed(seconds))
-            seconds[last] = now - seconds[last]
-        if name:
-            seconds[name] = now
-            progress(target.name, name)
-
+    watch = _Stopwatch(lambda name: progress(target.name, name))
+    scratch = stage / target.name
+    destination = request.output / f"{request.name or request.model.stem}-{target.name}"
+    log = destination.with_name(f"{destination.name}.log")
     try:
-        path, proof = _build_bundle(context, target, step)
+        finished, document = _build_bundle(request, optimized, target, scratch, watch)
+        watch.start("publishing")
+        watch.stop()
+        _keep_log(scratch, log, document, optimized, watch.seconds)
+        bundle.publish(finished, destination)
     except InfcError as error:
-        return TargetResult(target.name, None, error.diagnostics, seconds=seconds)
+        watch.stop()
+        kept = any(d.code[1] in "56" and d.code != "E501" for d in error.diagnostics)
+        if kept:
+            _keep_log(scratch, log, None, optimized, watch.seconds)
+        return TargetResult(
+            target.name, None, log if kept else None, error.diagnostics, {}, watch.seconds
+        )
     finally:
-        step("")
-    return TargetResult(target.name, path, (), proof, seconds)
+        shutil.rmtree(scratch, ignore_errors=True)
+    proof = document["verification"]
+    return TargetResult(target.name, destination, log, (), proof, watch.seconds)
 
 
 def _build_bundle(
-    context: _Context, target: Target, step: Callable[[str], None]
+    request: Request, optimized: _Optimized, target: Target, scratch: Path, watch: _Stopwatch
 ) -> tuple[Path, dict[str, Any]]:
-    request = context.request
+    """Make the whole bundle in `scratch`; return its folder and its manifest."""
     end = targets.back_end(target.back_end)
-    require_toolchain(end)
-    scratch = context.stage / target.name
+    building.require_toolchain(end)
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
-    log = scratch / "log"
 
-    step("legalising")
-    model = context.model.clone()
+    watch.start("legalising")
+    model = optimized.model.clone()
     end.legalize(model, target)
-    save_model(model, scratch / "model.onnx")
 
-    step("building")
-    artifact = _build(context, end, target, scratch, finished / "model", log)
+    watch.start("building")
+    artifact = building.build(
+        model, request.model.name, end, target, optimized.signature, finished / "model", scratch,
+        request.limits,
+    )  # fmt: skip
 
-    step("rendering loaders")
+    watch.start("rendering loaders")
     name = bundle.identifier(request.name or request.model.stem)
-    loaders.render(
-        finished, name, target, artifact, context.inputs, context.outputs, request.loaders
-    )
+    loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
 
     proof: dict[str, Any] = {"verdict": "skipped"}
-    if context.sets is not None:
-        step("verifying")
-        proof = _verify_artifact(context, target, artifact, finished, scratch, log)
-
-    step("publishing")
-    bundle.write_manifest(finished, _manifest(context, end, target, name, artifact, proof))
-    destination = request.output / f"{request.name or request.model.stem}-{target.name}"
-    bundle.publish(finished, destination)
-    return destination, proof
-
-
-def require_toolchain(end: BackEnd) -> None:
-    """Refuse a back end that is not installed, before anything is built.
-
-    Raises:
-        InfcError: E501 with the command that installs it.
-    """
-    from importlib.util import find_spec
-
-    for module in end.MODULES:
-        if find_spec(module) is None:
-            raise fail(
-                "E501",
-                f"back end `{end.NAME}` needs the Python module `{module}`",
-                help=f"pip install 'infc[{end.EXTRA}]'",
-            )
-
-
-def _build(
-    context: _Context, end: BackEnd, target: Target, scratch: Path, output: Path, log: Path
-) -> Artifact:
-    payload = {
-        "model": str((scratch / "model.onnx").resolve()),
-        "output": str(output.resolve()),
-        "target": target.to_json(),
-        "inputs": [s.to_json() for s in context.inputs],
-        "outputs": [s.to_json() for s in context.outputs],
-    }
-    call = workers.Call(
-        targets.module_of(end.NAME),
-        "build",
-        payload,
-        scratch / "build",
-        log,
-        f"`{end.NAME}` while building",
-    )
-    value = workers.call(call, context.request.limits)
-    if "unsupported" in value:
-        raise _unsupported(context, end, value["unsupported"])
-    try:
-        artifact = Artifact(value["entry"], tuple(value["files"]), value["notes"])
-        missing = [f for f in (artifact.entry, *artifact.files) if not (output / f).is_file()]
-    except (KeyError, TypeError) as error:
-        raise fail("E504", f"`{end.NAME}` did not say what it built") from error
-    if missing:
-        raise fail("E504", f"`{end.NAME}` did not write {', '.join(missing)}")
-    return artifact
-
-
-def _unsupported(context: _Context, end: BackEnd, rows: Sequence[Sequence[str]]) -> InfcError:
-    """E203 for every node, in graph order."""
-    opsets = context.model.opset_imports
-    found = []
-    for node, op_type, domain, reason in rows:
-        version = opsets.get(domain, 0)
-        full = f"{domain}.{op_type}" if domain else op_type
-        found.append(
-            Diagnostic(
-                "E203",
-                f"`{full}` is not supported by `{end.NAME}`",
-                where=f"{context.request.model.name}:{context.model.graph.name}/{node} "
-                f"({op_type}-{version})",
-                notes=(reason,) if reason else (),
-                help="compile for another back end (`infc targets`), or replace the operator",
-            )
+    if optimized.sets is not None:
+        watch.start("verifying")
+        errors = verification.check_artifact(
+            optimized.sets, target, finished / "model" / artifact.entry, scratch, request.limits
         )
-    return InfcError(*found)
+        proof = {
+            "verdict": "passed",
+            **verification.describe(request.verify, optimized.sets),
+            "optimized": optimized.proof,
+            "artifact": comparison.summary(errors),
+        }
+        verification.record_sets(optimized.sets, finished)
+
+    watch.start("writing the manifest")
+    document = manifest.fields(
+        name, optimized.source, end, target, artifact, optimized.signature, request.loaders,
+        optimized.records, optimized.operators, proof,
+    )  # fmt: skip
+    sizes = bundle.file_table(finished)
+    (finished / "report.html").write_text(report.render({**document, "files": sizes}, None))
+    document = bundle.write_manifest(finished, document)
+    return finished, document
 
 
-def _verify_artifact(
-    context: _Context, target: Target, artifact: Artifact, finished: Path, scratch: Path, log: Path
-) -> dict[str, Any]:
-    assert context.sets is not None
-    answers = verification.run_in_worker(
-        targets.module_of(target.back_end),
-        (finished / "model" / artifact.entry).resolve(),
-        target,
-        context.sets.feeds,
-        [s.name for s in context.outputs],
-        scratch / "verify",
-        log,
-        context.request.limits,
-        f"`{target.back_end}` while running the artifact",
-    )
-    errors = verification.compare(context.sets, answers, verification.THRESHOLDS[target.precision])
-    if not all(e.ok for e in errors):
-        raise verification.disagreement(
-            "E602",
-            errors,
-            f"the `{target.name}` artifact",
-            "nothing was published; another back end may do better",
-        )
-    options = context.request.verify
-    return {
-        "verdict": "passed",
-        "through": "runtime",
-        "inputs": "user data" if options.data else f"random, seed {options.seed}",
-        "sets": len(context.sets.feeds),
-        "optimized": context.optimized,
-        "artifact": dict(verification.summary(errors)),
+def _run_bundle(
+    subject: Bundle, target: Target, sets: Sets, through: str, scratch: Path, limits: WorkerLimits
+) -> tuple[Path, ...]:
+    if through == "runtime":
+        return verification.run_artifact(sets, target, subject.entry, scratch / "run", limits)
+    answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
+    loaders.run_through(subject, through, sets.feeds, answers, scratch, limits)
+    return answers
+
+
+def _keep_log(
+    scratch: Path,
+    log: Path,
+    document: Mapping[str, Any] | None,
+    optimized: _Optimized,
+    seconds: Mapping[str, float],
+) -> None:
+    """Publish what may differ from build to build: the worker's log, the times."""
+    timings = {
+        "steps": {k: round(v, 6) for k, v in seconds.items()},
+        "passes": [r.to_json(timings=True) for r in optimized.records],
     }
+    folder = scratch / "log-folder"
+    folder.mkdir(parents=True)
+    if (scratch / "log").exists():
+        shutil.copyfile(scratch / "log", folder / "worker.log")
+    (folder / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+    if document is not None:
+        (folder / "report.html").write_text(report.render(document, timings))
+    bundle.publish(folder, log)
 
 
-def _manifest(
-    context: _Context,
-    end: BackEnd,
-    target: Target,
-    name: str,
-    artifact: Artifact,
-    proof: dict[str, Any],
-) -> dict[str, Any]:
-    from importlib.metadata import version
+class _Stopwatch:
+    """Seconds for each step, announced as they begin."""
 
-    return {
-        "infc": __version__,
-        "name": name,
-        "state": "ready",
-        "target": target.to_json(),
-        "inputs": [s.to_json() for s in context.inputs],
-        "outputs": [s.to_json() for s in context.outputs],
-        "artifact": {
-            "entry": f"model/{artifact.entry}",
-            "files": [f"model/{f}" for f in artifact.files],
-            "notes": dict(artifact.notes),
-        },
-        "source": {
-            "file": context.source.path.name,
-            "kind": context.source.kind,
-            "sha256": context.source.sha256,
-        },
-        "passes": [r.to_json(timings=False) for r in context.records],
-        "toolchain": {d: version(d) for d in ("onnx", "onnx-ir", *end.DISTRIBUTIONS)},
-        "verification": proof,
-    }
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.seconds: dict[str, float] = {}
+        self._announce = announce
+        self._running: tuple[str, float] | None = None
+
+    def start(self, step: str) -> None:
+        self.stop()
+        self._announce(step)
+        self._running = (step, time.perf_counter())
+
+    def stop(self) -> None:
+        if self._running is not None:
+            step, began = self._running
+            self.seconds[step] = time.perf_counter() - began
+            self._running = None

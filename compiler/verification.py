@@ -1,77 +1,41 @@
 """Proof: the source model, the optimised graph and the artifact, run on the same inputs.
 
-For a reference output r and an answer a, with the sums and maxima over all elements of all input
-sets of one size,
-
-    max_abs_error  = max |a - r|
-    relative_error = max |a - r| / max |r|
-    SQNR           = 10 log10(sum r^2 / sum (a - r)^2)  in dB; none where a = r
-
-Integer and boolean outputs must be equal. NaN equals NaN, an infinity equals itself.
+The reference is the source model, run by its own framework with nothing optimised; every run is
+in a worker. The reference vectors go into the bundle (`reference/<i>/inputs` and `outputs`), so
+that the artifact can be proved again where it is used, without the source model or its framework.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import workers
-from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.bundle import Bundle
+from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
+from infc.diagnostics import InfcError, fail
 from infc.request import Precision, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec, load_tensors, numpy_dtype, save_tensors
+from infc.targets import Target, module_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from infc.targets import Target
+    from infc.frontends import Source
 
     Tensors = dict[str, np.ndarray[Any, Any]]
 
+RECORDED_BYTES = 64 << 20
+"""Reference vectors beyond this are not kept in the bundle."""
 
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """What an output may differ by: `relative_error` at most, `sqnr_db` at least."""
-
-    relative_error: float
-    sqnr_db: float
-
-
-THRESHOLDS = {
-    Precision.FP32: Threshold(1e-4, 80.0),
-    Precision.FP16: Threshold(2e-2, 40.0),
-    Precision.BF16: Threshold(1e-1, 25.0),
-    Precision.INT8: Threshold(math.inf, 15.0),
-}
-"""float32 differs by summation order, 1e-6 to 2e-5 of the peak on the models tried; float16 and
-bfloat16 by their 11 and 8 bits; INT8 is judged by SQNR alone, a peak says little about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputError:
-    """How far one output is from the reference; None for an SQNR without any noise."""
-
-    name: str
-    max_abs_error: float
-    relative_error: float
-    sqnr_db: float | None
-    ok: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict, with three significant digits: more would be noise."""
-        return {
-            "name": self.name,
-            "max_abs_error": _three_digits(self.max_abs_error),
-            "relative_error": _three_digits(self.relative_error),
-            "sqnr_db": None if self.sqnr_db is None else round(self.sqnr_db, 1),
-            "ok": self.ok,
-        }
-
-
-def _three_digits(value: float) -> float | None:
-    return float(f"{value:.3g}") if math.isfinite(value) else None
+UNBOUNDED_BATCH = (1, 2, 3)
+UNBOUNDED_DIM = (16, 24, 32)
+"""What a dynamic dimension without bounds is tried at: low, typical, high."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,40 +46,63 @@ class Sets:
     reference: tuple[Path, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a latency is measured: `runs` counted after `warmup`, on `threads` threads."""
+
+    runs: int
+    warmup: int
+    threads: int
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder for a command that publishes nothing."""
+    with tempfile.TemporaryDirectory(prefix="infc-") as folder:
+        yield Path(folder)
+
+
 def make_feeds(inputs: Sequence[TensorSpec], options: VerifyOptions) -> list[Tensors]:
     """Return the input sets: the user's data, or seeded random ones at each size.
 
     A bounded dimension is tried at its least, typical and greatest value; one without bounds at
-    two small sizes. Floats are standard normal, integers and booleans are 0 or 1, which are
+    three small sizes. Floats are standard normal, integers and booleans are 0 or 1, which are
     valid as indices, masks and token ids alike.
 
     Raises:
-        InfcError: E110 where the data does not fit the inputs.
+        InfcError: E110 where the user's data does not fit, E107 for an input of unknown rank.
     """
     if options.data is not None:
         return [_user_feeds(inputs, options.data)]
     import numpy as np
 
     rng = np.random.default_rng(options.seed)
+    sizes = (0,) if all(spec.is_static for spec in inputs) else (0, 1, 2)
     return [
-        {spec.name: _random(rng, spec, size) for spec in inputs}
-        for size in _sizes(inputs)
+        {spec.name: _random(rng, spec, _shape(spec, size, {})) for spec in inputs}
+        for size in sizes
         for _ in range(options.samples)
     ]
 
 
-def _sizes(inputs: Sequence[TensorSpec]) -> list[int]:
-    """0, 1, 2 for low, typical, high; one size where everything is fixed."""
-    return [0] if all(spec.is_static for spec in inputs) else [0, 1, 2]
+def typical_feeds(inputs: Sequence[TensorSpec], dims: Mapping[str, int]) -> Tensors:
+    """One random input set, dynamic dimensions at `dims` or else their typical value.
 
-
-UNBOUNDED_BATCH = (1, 2, 3)
-UNBOUNDED_DIM = (16, 24, 32)
-
-
-def _random(rng: np.random.Generator, spec: TensorSpec, size: int) -> np.ndarray[Any, Any]:
+    Raises:
+        InfcError: E110 where `dims` names a dimension that no input has.
+    """
     import numpy as np
 
+    known = {d for spec in inputs for d in spec.shape or () if isinstance(d, str)}
+    for name in dims:
+        if name not in known:
+            have = ", ".join(f"`{k}`" for k in sorted(known)) or "none"
+            raise fail("E110", f"no input has a dimension `{name}`", help=f"there are: {have}")
+    rng = np.random.default_rng(0)
+    return {spec.name: _random(rng, spec, _shape(spec, 1, dims)) for spec in inputs}
+
+
+def _shape(spec: TensorSpec, size: int, dims: Mapping[str, int]) -> list[int]:
     if spec.shape is None:
         raise fail(
             "E107",
@@ -124,9 +111,18 @@ def _random(rng: np.random.Generator, spec: TensorSpec, size: int) -> np.ndarray
         )
     shape = []
     for axis, dim in enumerate(spec.shape):
+        if isinstance(dim, int):
+            shape.append(dim)
+            continue
         bounds = (spec.bounds or {}).get(str(dim))
         default = UNBOUNDED_DIM if axis else UNBOUNDED_BATCH
-        shape.append(dim if isinstance(dim, int) else (bounds or default)[size])
+        shape.append(dims.get(str(dim), (bounds or default)[size]))
+    return shape
+
+
+def _random(rng: np.random.Generator, spec: TensorSpec, shape: Sequence[int]) -> Any:
+    import numpy as np
+
     dtype = numpy_dtype(spec.dtype)
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
         return rng.integers(0, 2, shape).astype(dtype)
@@ -138,21 +134,22 @@ def _user_feeds(inputs: Sequence[TensorSpec], path: Path) -> Tensors:
 
     try:
         with np.load(path, allow_pickle=False) as data:
-            arrays = {spec.name: data[spec.name] for spec in inputs}
-    except (OSError, ValueError) as error:
+            missing = [s.name for s in inputs if s.name not in data]
+            arrays = {s.name: data[s.name] for s in inputs if s.name in data}
+    except (OSError, ValueError, EOFError) as error:
         raise fail("E110", f"`--verify-data {path}` cannot be read: {error}") from error
-    except KeyError as error:
+    if missing:
         raise fail(
             "E110",
-            f"`--verify-data {path}`: {error.args[0]}",
+            f"`--verify-data {path}` has no array " + ", ".join(f"`{m}`" for m in missing),
             help="name the arrays as the inputs: " + ", ".join(f"`{s.name}`" for s in inputs),
-        ) from error
+        )
     for spec in inputs:
         if arrays[spec.name].dtype != numpy_dtype(spec.dtype):
             raise fail(
                 "E110",
-                f"`--verify-data {path}`: `{spec.name}` is "
-                f"{arrays[spec.name].dtype}, the model takes {spec.dtype}",
+                f"`--verify-data {path}`: `{spec.name}` is {arrays[spec.name].dtype}, "
+                f"the model takes {spec.dtype}",
             )
     return arrays
 
@@ -165,91 +162,181 @@ def write_feeds(feeds: Sequence[Tensors], folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def run_in_worker(
+def reference_sets(
+    source: Source, options: VerifyOptions, scratch: Path, limits: WorkerLimits
+) -> Sets:
+    """Run the source model by its own framework's semantics.
+
+    Raises:
+        InfcError: E107 where it does not run, E604 where its answer proves nothing.
+    """
+    scratch.mkdir(parents=True)
+    feeds = write_feeds(make_feeds(source.inputs, options), scratch)
+    reference = source.reference
+    target = Target("reference", "onnxruntime", "", options=reference.options)
+    names = [s.name for s in source.inputs], [s.name for s in source.outputs]
+    try:
+        answers = _run(reference.module, reference.entry, target, feeds, names, scratch,
+                       limits, "the source model")  # fmt: skip
+    except InfcError as error:
+        first = error.diagnostics[0]
+        if first.code not in ("E204", "E506"):
+            raise
+        raise fail(
+            "E107",
+            first.message,
+            notes=first.notes,
+            help="give the shapes it needs with `--input`, or skip with `--no-verify`",
+        ) from error
+    sets = Sets(feeds, answers)
+    _require_finite(sets)
+    return sets
+
+
+def check_optimized(
+    sets: Sets, outputs: Sequence[TensorSpec], scratch: Path, limits: WorkerLimits
+) -> tuple[OutputError, ...]:
+    """Run the optimised graph in `scratch/model.onnx` with nothing further optimised.
+
+    Raises:
+        InfcError: E601 where it does not answer as the source model does, or does not run.
+    """
+    target = Target("optimized", "onnxruntime", "", options={"graph-optimization": "off"})
+    names = list(load_tensors(sets.feeds[0])), [s.name for s in outputs]
+    remedy = "find the pass with `--disable-pass` and report it"
+    try:
+        answers = _run("infc.targets.onnxruntime", scratch / "model.onnx", target, sets.feeds,
+                       names, scratch, limits, "the optimised graph")  # fmt: skip
+    except InfcError as error:
+        first = error.diagnostics[0]
+        if first.code != "E204":
+            raise
+        raise fail("E601", first.message, notes=first.notes, help=remedy) from error
+    errors = compare_sets(sets, answers, THRESHOLDS[Precision.FP32])
+    require(errors, "E601", "the optimised graph", remedy)
+    return errors
+
+
+def check_artifact(
+    sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits
+) -> tuple[OutputError, ...]:
+    """Run the artifact `entry` in its runtime.
+
+    Raises:
+        InfcError: E602 where it does not answer as the source model does, E204, E5xx.
+    """
+    answers = run_artifact(sets, target, entry, scratch, limits)
+    errors = compare_sets(sets, answers, THRESHOLDS[target.precision])
+    remedy = "nothing was published; another back end may do better (`infc targets`)"
+    require(errors, "E602", f"the `{target.name}` artifact", remedy)
+    return errors
+
+
+def run_artifact(
+    sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits
+) -> tuple[Path, ...]:
+    """Run an artifact on every input set; return the folders of its answers."""
+    names = list(load_tensors(sets.feeds[0])), list(load_tensors(sets.reference[0]))
+    what = f"`{target.back_end}` while running the artifact"
+    return _run(module_of(target.back_end), entry, target, sets.feeds, names, scratch, limits, what)
+
+
+def _run(
     module: str,
     entry: Path,
     target: Target,
     feeds: Sequence[Path],
-    outputs: Sequence[str],
+    names: tuple[Sequence[str], Sequence[str]],
     scratch: Path,
-    log: Path,
     limits: WorkerLimits,
     what: str,
 ) -> tuple[Path, ...]:
-    """Run `entry` on every set of feeds and return the folders its outputs are in.
-
-    Raises:
-        InfcError: E204, E5xx.
-    """
-    inputs = list(load_tensors(feeds[0])) if feeds else []
-    folders = tuple(scratch / f"outputs-{i}" for i in range(len(feeds)))
+    """Run `entry` in a worker; `names` are those of its inputs and outputs, in order."""
+    folders = tuple((scratch / f"answers-{i}").resolve() for i in range(len(feeds)))
     payload = {
-        "entry": str(entry),
-        "target": target.to_json(),
-        "inputs": inputs,
-        "outputs": list(outputs),
-        "threads": 1,
-        "sets": [[str(f), str(o)] for f, o in zip(feeds, folders, strict=True)],
+        **_run_payload(entry, target, names, threads=1),
+        "sets": [[str(f.resolve()), str(o)] for f, o in zip(feeds, folders, strict=True)],
     }
-    workers.call(workers.Call(module, "run", payload, scratch, log, what), limits)
+    log = scratch / "log"
+    workers.call(workers.Call(module, "run", payload, scratch / "run", log, what), limits)
     return folders
 
 
-def compare(
-    sets: Sets,
-    answers: Sequence[Path],
-    threshold: Threshold,
+def _run_payload(
+    entry: Path, target: Target, names: tuple[Sequence[str], Sequence[str]], *, threads: int
+) -> dict[str, Any]:
+    inputs, outputs = names
+    return {
+        "entry": str(entry.resolve()),
+        "target": target.to_json(),
+        "inputs": list(inputs),
+        "outputs": list(outputs),
+        "threads": threads,
+    }
+
+
+def bench_in_worker(
+    bundle: Bundle, feeds: Path, timing: Timing, scratch: Path, limits: WorkerLimits
+) -> dict[str, Any]:
+    """Time the artifact in its runtime, from Python: `min_ms`, `median_ms`, `max_ms`, `runs`."""
+    target = Target.from_json(bundle.manifest["target"])
+    names = [s.name for s in bundle.inputs], [s.name for s in bundle.outputs]
+    payload = {
+        **_run_payload(bundle.entry, target, names, threads=timing.threads),
+        "feeds": str(feeds.resolve()),
+        "runs": timing.runs,
+        "warmup": timing.warmup,
+    }
+    what = f"`{target.back_end}` while timing the artifact"
+    module, log = module_of(target.back_end), scratch / "log"
+    return workers.call(workers.Call(module, "bench", payload, scratch, log, what), limits)
+
+
+def compare_sets(
+    sets: Sets, answers: Sequence[Path], threshold: Threshold
 ) -> tuple[OutputError, ...]:
-    """Compare the answers in the folders `answers` with the reference, output by output."""
-    pairs: dict[str, list[tuple[Any, Any]]] = {}
-    for reference, answer in zip(sets.reference, answers, strict=True):
-        theirs = load_tensors(answer)
-        for name, value in load_tensors(reference).items():
-            pairs.setdefault(name, []).append((value, theirs[name]))
-    return tuple(_output_error(name, values, threshold) for name, values in pairs.items())
+    """Compare the answers in the folders `answers` with the reference."""
+    pairs = zip(sets.reference, answers, strict=True)
+    return compare(((load_tensors(r), load_tensors(a)) for r, a in pairs), threshold)
 
 
-def _output_error(name: str, pairs: Sequence[tuple[Any, Any]], threshold: Threshold) -> OutputError:
-    import numpy as np
-
-    worst = peak = noise = signal = 0.0
-    exact_needed = False
-    for reference, answer in pairs:
-        if reference.shape != answer.shape or reference.dtype != answer.dtype:
-            return OutputError(name, math.inf, math.inf, None, ok=False)
-        exact_needed |= not _is_floating(reference)
-        r, a = reference.astype(np.float64), answer.astype(np.float64)
-        same = (r == a) | (np.isnan(r) & np.isnan(a))
-        difference = np.where(same, 0.0, a - np.where(same, a, r))
-        difference = np.where(np.isnan(difference), np.inf, np.abs(difference))
-        finite = np.where(np.isfinite(r), np.abs(r), 0.0)
-        worst = max(worst, float(difference.max(initial=0.0)))
-        peak = max(peak, float(finite.max(initial=0.0)))
-        noise += float(np.square(difference).sum())
-        signal += float(np.square(finite).sum())
-    relative = worst / peak if peak else (0.0 if worst == 0.0 else math.inf)
-    sqnr = _sqnr_db(signal, noise)
-    if exact_needed:
-        ok = worst == 0.0
-    else:
-        ok = relative <= threshold.relative_error and (sqnr is None or sqnr >= threshold.sqnr_db)
-    return OutputError(name, worst, relative, sqnr, ok)
+def record_sets(sets: Sets, finished: Path) -> None:
+    """Copy the reference vectors into the bundle, as many as `RECORDED_BYTES` allows."""
+    left = RECORDED_BYTES
+    for i, (feeds, reference) in enumerate(zip(sets.feeds, sets.reference, strict=True)):
+        left -= sum(p.stat().st_size for f in (feeds, reference) for p in f.iterdir())
+        if left < 0:
+            return
+        shutil.copytree(feeds, finished / "reference" / str(i) / "inputs")
+        shutil.copytree(reference, finished / "reference" / str(i) / "outputs")
 
 
-def _is_floating(array: Any) -> bool:
-    # ml_dtypes' bfloat16 is of numpy's kind "V" and not a subtype of np.floating.
-    return bool(array.dtype.kind == "f" or array.dtype.name == "bfloat16")
+def recorded_sets(bundle: Bundle) -> Sets:
+    """The reference vectors that the bundle holds.
+
+    Raises:
+        InfcError: E604 where it holds none.
+    """
+    folders = sorted((bundle.path / "reference").glob("[0-9]*"), key=lambda p: int(p.name))
+    if not folders:
+        raise fail(
+            "E604",
+            f"`{bundle.path}` holds no reference vectors",
+            help="name the source model: `--source MODEL`",
+        )
+    return Sets(tuple(f / "inputs" for f in folders), tuple(f / "outputs" for f in folders))
 
 
-def _sqnr_db(signal: float, noise: float) -> float | None:
-    if noise == 0.0:
-        return None
-    if signal == 0.0 or not math.isfinite(noise):
-        return -math.inf
-    return 10.0 * math.log10(signal / noise)
+def describe(options: VerifyOptions, sets: Sets) -> dict[str, Any]:
+    """What was run, for the manifest."""
+    return {
+        "reference": "the source model in its own framework, nothing optimised",
+        "inputs": "the user's data" if options.data else f"random, seed {options.seed}",
+        "sets": len(sets.feeds),
+    }
 
 
-def require_finite(sets: Sets) -> None:
+def _require_finite(sets: Sets) -> None:
     """Refuse a reference that proves nothing.
 
     Raises:
@@ -269,25 +356,3 @@ def require_finite(sets: Sets) -> None:
                 f"output `{name}` of the source model is NaN or Inf throughout",
                 help="give real inputs with `--verify-data FILE.npz`",
             )
-
-
-def disagreement(code: str, errors: Sequence[OutputError], what: str, help_: str) -> InfcError:
-    """An error that lists every output outside its threshold."""
-    return InfcError(
-        *(
-            Diagnostic(
-                code,
-                f"output `{e.name}` of {what} is off by {e.relative_error:.3g} of its peak "
-                f"(max abs {e.max_abs_error:.3g}, "
-                f"SQNR {'-' if e.sqnr_db is None else f'{e.sqnr_db:.1f} dB'})",
-                help=help_,
-            )
-            for e in errors
-            if not e.ok
-        )
-    )
-
-
-def summary(errors: Sequence[OutputError]) -> Mapping[str, Any]:
-    """The rows of one comparison, and whether all of them passed."""
-    return {"ok": all(e.ok for e in errors), "outputs": [e.to_json() for e in errors]}

@@ -1,0 +1,127 @@
+"""One back end at work: is it there, does it take every node, what did it build.
+
+Everything that touches the vendor's SDK happens in a worker; this side prepares the legalised
+graph, and turns the worker's answer into an `Artifact` or into diagnostics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc import workers
+from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.request import WorkerLimits
+from infc.signature import TensorSpec
+from infc.targets import Artifact, BackEnd, Target, module_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EXTERNAL_DATA_BYTES = 1 << 30
+"""Weights above this go beside the protobuf, which cannot hold more than 2 GiB."""
+
+
+def require_toolchain(end: BackEnd) -> None:
+    """Refuse a back end that is not installed, before anything is built.
+
+    Raises:
+        InfcError: E501 with the command that installs it.
+    """
+    for module in end.MODULES:
+        if find_spec(module) is None:
+            raise fail(
+                "E501",
+                f"back end `{end.NAME}` needs the Python module `{module}`",
+                help=f"pip install 'infc[{end.EXTRA}]'",
+            )
+
+
+def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None) -> None:
+    """Write `model`, its weights to `<file name>.data` beside it where `external_data` says so.
+
+    None decides by the size of the weights.
+    """
+    import onnx_ir as ir
+
+    if external_data is None:
+        tensors = (v.const_value for v in model.graph.initializers.values())
+        external_data = sum(t.nbytes for t in tensors if t is not None) > EXTERNAL_DATA_BYTES
+    ir.save(model, path, external_data=f"{path.name}.data" if external_data else None)
+
+
+def build(
+    model: ir.Model,
+    source_name: str,
+    end: BackEnd,
+    target: Target,
+    signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    output: Path,
+    scratch: Path,
+    limits: WorkerLimits,
+) -> Artifact:
+    """Build the artifact of the legalised `model` in the folder `output`.
+
+    `signature` holds the inputs and the outputs; the worker's log goes to `scratch/log`.
+
+    Raises:
+        InfcError: E203 for every node the back end cannot take, E204, E5xx.
+    """
+    save_model(model, scratch / "model.onnx")
+    inputs, outputs = signature
+    payload = {
+        "model": str((scratch / "model.onnx").resolve()),
+        "output": str(output.resolve()),
+        "target": target.to_json(),
+        "inputs": [s.to_json() for s in inputs],
+        "outputs": [s.to_json() for s in outputs],
+    }
+    value = workers.call(
+        workers.Call(
+            module_of(end.NAME),
+            "build",
+            payload,
+            scratch / "build",
+            scratch / "log",
+            f"`{end.NAME}` while building",
+        ),
+        limits,
+    )
+    if "unsupported" in value:
+        raise _unsupported(model, source_name, end, value["unsupported"])
+    return _artifact(value, end, output)
+
+
+def _artifact(value: dict[str, Any], end: BackEnd, output: Path) -> Artifact:
+    """The worker's answer, checked against what is really there."""
+    try:
+        artifact = Artifact(str(value["entry"]), tuple(value["files"]), dict(value["notes"]))
+        missing = [f for f in (artifact.entry, *artifact.files) if not (output / f).is_file()]
+    except (KeyError, TypeError, ValueError) as error:
+        raise fail("E504", f"`{end.NAME}` did not say what it built") from error
+    if missing:
+        raise fail("E504", f"`{end.NAME}` did not write {', '.join(missing)}")
+    return artifact
+
+
+def _unsupported(
+    model: ir.Model, source_name: str, end: BackEnd, rows: Sequence[Sequence[str]]
+) -> InfcError:
+    """E203 for every node, in graph order."""
+    opsets = model.opset_imports
+    found = []
+    for node, op_type, domain, reason in rows:
+        version = opsets.get(domain, 0)
+        full = f"{domain}.{op_type}" if domain else op_type
+        found.append(
+            Diagnostic(
+                "E203",
+                f"`{full}` is not supported by `{end.NAME}`",
+                where=f"{source_name}:{model.graph.name}/{node} ({op_type}-{version})",
+                notes=(reason,) if reason else (),
+                help="compile for another back end (`infc targets`), or replace the operator",
+            )
+        )
+    return InfcError(*found)

@@ -337,6 +337,21 @@ _TABLE = (
         "The C++ or Java compiler refused the generated loader, or the SDK's headers do not fit. "
         "The compiler's own message is given.",
     ),
+    Code(
+        "E704",
+        "the model's signature has no loader",
+        ExitCode.BUILD_FAILED,
+        "An input or output holds elements that cannot cross the C interface (strings, complex "
+        "numbers), or the rank of an input is unknown, so that no function with typed arguments "
+        "can be generated.",
+    ),
+    Code(
+        "E705",
+        "the loader failed while running",
+        ExitCode.BUILD_FAILED,
+        "The C++ or Java loader was compiled, and its program ended with an error, crashed, or "
+        "ran out of time. Its own message is given.",
+    ),
 )
 
 CODES: dict[str, Code] = {row.id: row for row in _TABLE}

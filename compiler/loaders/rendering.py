@@ -1,0 +1,52 @@
+"""jinja2 as the loaders use it: layout only, and an error for every name that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from infc import __version__
+
+if TYPE_CHECKING:
+    import jinja2
+
+LINE_LENGTH = 100
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("infc.templates", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """Render `templates/<template>`; `version` is infc's own."""
+    return _environment().get_template(template).render(version=__version__, **values)
+
+
+def plain(path: str) -> str:
+    """The text of `templates/<path>`, a file that is copied as it is."""
+    return files("infc.templates").joinpath(path).read_text()
+
+
+def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:
+    """`head` and its arguments, broken into lines the way clang-format does."""
+    lines, line = [], head
+    for i, argument in enumerate(arguments):
+        text = argument + ("," if i + 1 < len(arguments) else tail)
+        gap = "" if line == head or not line.strip() else " "
+        if len(line) + len(gap) + len(text) > LINE_LENGTH and line != head:
+            lines.append(line)
+            line, gap = " " * min(len(head), LINE_LENGTH // 2), ""
+        line += gap + text
+    return "\n".join([*lines, line if arguments else line + tail])

@@ -25,13 +25,19 @@ MAX_ROUNDS = 12
 
 @dataclass(slots=True)
 class PassRecord:
-    """What one pass did, over all its rounds."""
+    """What one pass did, over all its rounds.
+
+    Between the rounds other passes run, so that what this one removed is not the difference of
+    `nodes_before`, its first run, and `nodes_after`, its last; `removed` is negative where it
+    added nodes.
+    """
 
     name: str
     runs: int = 0
     changes: int = 0
     nodes_before: int = 0
     nodes_after: int = 0
+    removed: int = 0
     seconds: float = 0.0
 
     def to_json(self, *, timings: bool) -> dict[str, Any]:
@@ -42,6 +48,7 @@ class PassRecord:
             "changes": self.changes,
             "nodes_before": self.nodes_before,
             "nodes_after": self.nodes_after,
+            "removed": self.removed,
         }
         if timings:
             row["seconds"] = round(self.seconds, 6)
@@ -111,6 +118,7 @@ def _run_one(model: ir.Model, spec: PassSpec, options: PassOptions, record: Pass
     record.seconds += time.perf_counter() - start
     record.nodes_before = before if not record.runs else record.nodes_before
     record.nodes_after = node_count(model)
+    record.removed += before - record.nodes_after
     record.runs += 1
     record.changes += modified
     if modified and options.check_between:

@@ -58,7 +58,6 @@ def render(manifest: Mapping[str, Any], timings: Mapping[str, Any] | None = None
         tiles=_tiles(manifest),
         comparisons=_comparisons(manifest["verification"]),
         passes=[_pass(row, seconds) for row in manifest["passes"]],
-        idle=[row["name"] for row in manifest["passes"] if not row["changes"]],
         timed=timings is not None,
         steps=steps,
         bars=histogram(manifest["operators"]),
@@ -135,7 +134,7 @@ def _output(row: Mapping[str, Any]) -> dict[str, Any]:
 def _pass(row: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
     name = row["name"]
     time = format_seconds(seconds[name]) if name in seconds else ""
-    return {**row, "delta": row["nodes_after"] - row["nodes_before"], "time": time}
+    return {**row, "time": time}
 
 
 def _tensor(role: str, row: Mapping[str, Any]) -> dict[str, str]:

@@ -169,7 +169,7 @@ class BackEndError(Exception):
 
 @cache
 def profiles() -> Mapping[str, Target]:
-    """All targets by name, in the order of `profiles.toml`."""
+    """All targets by name: the profiles in order, then the back ends of other distributions."""
     from importlib.resources import files
 
     table = tomllib.loads((files("infc.targets") / "profiles.toml").read_text())
@@ -177,7 +177,17 @@ def profiles() -> Mapping[str, Target]:
     for name, row in table.items():
         precision = Precision(row.get("precision", "fp32"))
         out[name] = Target(**{**row, "name": name, "precision": precision})
+    for name, module in _offered().items():
+        out.setdefault(name, Target(name, name, f"the back end that `{module}` offers"))
     return out
+
+
+@cache
+def _offered() -> Mapping[str, str]:
+    """Back end name to module, of the `infc.targets` entry points; none is imported."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.module for point in sorted(entry_points(group="infc.targets"))}
 
 
 def look_up(name: str) -> Target:
@@ -224,11 +234,8 @@ def module_of(name: str) -> str:
     """
     if name in BACK_ENDS:
         return f"infc.targets.{name}"
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group="infc.targets"):
-        if point.name == name:
-            return point.module
+    if name in _offered():
+        return _offered()[name]
     raise fail("E201", f"there is no back end `{name}`", help="`infc targets` lists them all")
 
 

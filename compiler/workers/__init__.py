@@ -9,7 +9,7 @@ one E5xx diagnostic with the last lines of that log.
              "memory_bytes": N | null}
     result  {"protocol": 1, "ok": true, "value": {...}}
           | {"protocol": 1, "ok": false, "kind": "refused" | "missing" | "memory" | "error",
-             "type": ..., "message": ...}
+             "type": ..., "message": ..., "traceback": ...}
 """
 
 from __future__ import annotations
@@ -135,6 +135,9 @@ def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict
             return value
         kind, message = str(answer["kind"]), str(answer["message"])
         error_type = str(answer["type"])
+        # For whoever reads the log; the diagnostic has the message and what came before.
+        with job.log.open("a") as log:
+            log.write(str(answer["traceback"]))
     except (ValueError, KeyError, TypeError) as error:
         raise fail(
             "E504", f"{job.what} gave an answer that is not of the protocol", notes=tail

@@ -35,8 +35,7 @@ def main() -> int:
         end: Any = import_module(job["module"])
         answer = {"ok": True, "value": ACTIONS[job["action"]](end, job["payload"])}
     except Exception as error:
-        traceback.print_exc()
-        answer = {"ok": False, **_describe(error)}
+        answer = {"ok": False, **_describe(error), "traceback": traceback.format_exc()}
     result = Path(job["result"])
     partial = result.with_suffix(".partial")
     partial.write_text(json.dumps({"protocol": 1, **answer}))

@@ -12,7 +12,7 @@ The rendering follows rustc's: ``error[E203]: message``, then ``-->`` and ``help
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -49,8 +49,8 @@ class Code:
 class Diagnostic:
     """One thing to tell the user.
 
-    `where` is a place as `file:graph/node (Op-version)`; `notes` are further facts, such as the
-    last lines of a worker's log; `help` says what to do.
+    `where` is a place as `file:graph/node (Op-version)`, several of them a line each; `notes` are
+    further facts, such as the last lines of a worker's log; `help` says what to do.
     """
 
     code: str
@@ -69,18 +69,22 @@ class Diagnostic:
         """The exit code of a process that stops because of this diagnostic."""
         return CODES[self.code].exit_code
 
-    def render(self) -> str:
-        """Text for stderr, several lines, no trailing newline, no colour."""
-        lines = [f"{self.severity}[{self.code}]: {self.message}"]
-        if self.where:
-            lines.append(f"  --> {self.where}")
-        for note in self.notes:
-            head, *rest = note.splitlines() or [""]
-            lines.append(f"  note: {head}")
-            lines.extend(f"        {line}" for line in rest)
-        if self.help:
-            head, *rest = self.help.splitlines()
-            lines.append(f"  help: {head}")
+    def render(self, *, color: bool = False) -> str:
+        """Text for stderr, several lines, no trailing newline; `color` is for terminals."""
+
+        def paint(style: str, text: str) -> str:
+            return f"\x1b[{style}m{text}\x1b[0m" if color else text
+
+        title = paint(_STYLES[self.severity], f"{self.severity}[{self.code}]")
+        headline, *rest = printable(self.message).splitlines() or [""]
+        lines = [f"{title}: {paint(_BOLD, headline)}", *(f"  {line}" for line in rest)]
+        places = printable(self.where).splitlines()
+        lines.extend(f"  {paint(_BLUE, '-->')} {place}" for place in places)
+        labelled = [("note", note) for note in self.notes]
+        labelled += [("help", self.help)] if self.help else []
+        for label, text in labelled:
+            head, *rest = printable(text).splitlines() or [""]
+            lines.append(f"  {paint(_BLUE, f'{label}:')} {head}")
             lines.extend(f"        {line}" for line in rest)
         return "\n".join(lines)
 
@@ -94,6 +98,38 @@ class Diagnostic:
             "help": self.help,
             "notes": list(self.notes),
         }
+
+
+_BOLD, _BLUE = "1", "1;34"
+_STYLES = {Severity.ERROR: "1;31", Severity.WARNING: "1;33", Severity.NOTE: "1;36"}
+"""ANSI select-graphic-rendition parameters."""
+
+MAX_PLACES = 5
+"""A warning names this many of its places; an error names them all."""
+
+
+def merged(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """One diagnostic for each cause, in order of appearance.
+
+    Those that differ in nothing but the place become one that lists the places.
+    """
+    places: dict[Diagnostic, list[str]] = {}
+    for diagnostic in diagnostics:
+        found = places.setdefault(replace(diagnostic, where=""), [])
+        if diagnostic.where and diagnostic.where not in found:
+            found.append(diagnostic.where)
+    return [replace(c, where="\n".join(_shown(c, where))) for c, where in places.items()]
+
+
+def _shown(cause: Diagnostic, places: list[str]) -> list[str]:
+    if cause.severity is Severity.ERROR or len(places) <= MAX_PLACES:
+        return places
+    return [*places[:MAX_PLACES], f"and {len(places) - MAX_PLACES} more places"]
+
+
+def printable(text: str) -> str:
+    """`text` without what could steer a terminal: names come from untrusted files."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 class InfcError(Exception):
@@ -228,6 +264,14 @@ _TABLE = (
         "`infc targets NAME` lists what it does offer.",
     ),
     Code(
+        "E300",
+        "internal error",
+        ExitCode.BUILD_FAILED,
+        "infc met something that its authors did not foresee. That is a bug in infc, whatever the "
+        "input: please report it with the command, the model if it can be shared, and the output "
+        "of the same command with `--traceback`. Nothing half-made was left behind.",
+    ),
+    Code(
         "E301",
         "a pass failed",
         ExitCode.BUILD_FAILED,
@@ -355,3 +399,19 @@ _TABLE = (
 )
 
 CODES: dict[str, Code] = {row.id: row for row in _TABLE}
+
+
+def look_up(text: str) -> Code:
+    """Return the row of the table for `text`: a code, in any case, with or without `error[...]`.
+
+    Raises:
+        InfcError: E110, with the nearest codes.
+    """
+    wanted = text.rpartition("[")[2].rstrip("]:").upper()
+    if wanted in CODES:
+        return CODES[wanted]
+    import difflib
+
+    near = difflib.get_close_matches(wanted, CODES, n=3)
+    hint = f"did you mean {' or '.join(f'`{code}`' for code in near)}? " if near else ""
+    raise fail("E110", f"there is no code `{text}`", help=f"{hint}`infc explain` lists them all")

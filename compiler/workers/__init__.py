@@ -54,7 +54,9 @@ def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> 
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    request, result = job.scratch / "job.json", job.scratch / "result.json"
+    # The child runs in its scratch folder, where a relative path would mean another file.
+    scratch = job.scratch.resolve()
+    request, result = scratch / "job.json", scratch / "result.json"
     result.unlink(missing_ok=True)
     document = {
         "protocol": PROTOCOL,

@@ -131,9 +131,12 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 def staging(output: Path) -> Iterator[Path]:
     """Yield an empty folder in `output` that is gone afterwards, whatever happens.
 
+    So is `output` itself where this made it and nothing was published there.
+
     Raises:
         InfcError: E701 where `output` cannot be made or written, or the disk fills up.
     """
+    made = [p for p in (output, *output.parents) if not p.exists()]
     try:
         output.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(output)
@@ -155,6 +158,9 @@ def staging(output: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: something was published
+            for folder in made:
+                folder.rmdir()
 
 
 def unwritable(output: Path, error: OSError) -> InfcError:

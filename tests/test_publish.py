@@ -1,0 +1,174 @@
+"""Staging and publishing: what a killed, failing or crowded build leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, missing
+
+from infc import bundle
+from infc.diagnostics import InfcError
+
+DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
+
+
+def compile_command(output: Path) -> list[str]:
+    program = "from infc.cli import main; main()"
+    return [sys.executable, "-c", program, "compile", str(DIGITS), "-t", "cpu", "-o", str(output)]
+
+
+def finished(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_text(folder.name)
+    bundle.write_manifest(folder, {"name": "m"})
+    return folder
+
+
+def test_a_stage_is_gone_afterwards(tmp_path: Path) -> None:
+    with bundle.staging(tmp_path / "deep" / "out") as stage:
+        (stage / "file").write_text("x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_there_before_stays(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with bundle.staging(tmp_path / "out"):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_stage_is_gone_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), bundle.staging(tmp_path):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_publish_replaces_an_older_bundle_whole(tmp_path: Path) -> None:
+    old = finished(tmp_path / "b")
+    (old / "only-in-the-old-one").write_text("x")
+    with bundle.staging(tmp_path) as stage:
+        bundle.publish(finished(stage / "new"), tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+    assert not (tmp_path / "b" / "only-in-the-old-one").exists()
+
+
+def test_publish_without_an_atomic_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_exchange", lambda a, b: False)
+    test_publish_replaces_an_older_bundle_whole(tmp_path)
+
+
+def test_the_stage_of_a_dead_process_is_removed_and_that_of_a_living_one_kept(
+    tmp_path: Path,
+) -> None:
+    abandoned = tmp_path / f"{bundle.STAGE_PREFIX}dead"
+    abandoned.mkdir()
+    (abandoned / "lock").touch()
+    with bundle.staging(tmp_path) as living:
+        with bundle.staging(tmp_path):
+            assert living.exists()
+        assert not abandoned.exists()
+
+
+def test_an_output_below_a_file_is_e701(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InfcError) as error, bundle.staging(tmp_path / "file" / "out"):
+        pass
+    assert [d.code for d in error.value.diagnostics] == ["E701"]
+
+
+def test_a_full_disk_is_e701(tmp_path: Path) -> None:
+    with pytest.raises(InfcError) as error, bundle.staging(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert [d.code for d in error.value.diagnostics] == ["E701"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_with_a_changed_file_is_e702(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "b")
+    bundle.open_bundle(folder)
+    (folder / "file").write_text("tampered")
+    with pytest.raises(InfcError) as error:
+        bundle.open_bundle(folder)
+    assert "missing or damaged" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"schema_version": 99, "files": {}}', '{"schema_version": 1}']
+)
+def test_a_manifest_that_is_none_is_e702(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InfcError) as error:
+        bundle.open_bundle(tmp_path)
+    assert [d.code for d in error.value.diagnostics] == ["E702"]
+
+
+def test_a_manifest_may_not_lead_out_of_the_bundle(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "b")
+    text = (folder / "manifest.json").read_text().replace('"file"', '"../b/file"')
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(InfcError, match="outside the bundle"):
+        bundle.open_bundle(folder)
+
+
+@pytest.mark.slow
+def test_a_killed_compile_leaves_a_whole_bundle_or_none(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    command = compile_command(output)
+    start = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    whole_s = time.monotonic() - start
+    seed = random.SystemRandom().randrange(2**32)
+    rng = random.Random(seed)
+    bundle.open_bundle(output / "digits-cpu")
+    fresh = tmp_path / "fresh"
+    killed = 0
+    for i in range(20):
+        # Every other one over an existing bundle, which must stay whole; the rest over nothing.
+        folder = output if i % 2 else fresh / str(i)
+        process = subprocess.Popen(
+            compile_command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(rng.uniform(0.0, 1.1 * whole_s))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+        path = folder / "digits-cpu"
+        if i % 2 or path.exists():
+            bundle.open_bundle(path)  # checks the hash of every file
+    assert killed > 0, f"seed {seed}"
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(p.name for p in output.iterdir()) == ["digits-cpu", "digits-cpu.log"], seed
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=192k", "tmpfs", str(mount)]
+    if subprocess.run(["mount", *options], check=False, capture_output=True).returncode:
+        missing("the permission to mount a tmpfs")
+    try:
+        done = subprocess.run(
+            compile_command(mount / "out"), check=False, capture_output=True, text=True
+        )
+        left = [str(p) for p in mount.rglob("*")]
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("error[") == 1, done.stderr
+    assert "error[E701]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert left == []

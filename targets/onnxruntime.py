@@ -1,18 +1,30 @@
 """ONNX Runtime: the artifact is an optimised `model.onnx`, the runtime its CPU provider.
 
-Source: onnxruntime 1.31 Python and C API.
+Conv and activation are fused in the file (`onnxruntime_fusion`); what depends on the machine, the
+blocked layout above all, the runtime adds when it loads. `-X format=ort` gives ONNX Runtime's own
+flatbuffer instead, which also its minimal builds (without an ONNX parser) load. A flatbuffer is
+optimised when it is written and not again when it is loaded: up to `extended`, which every CPU
+runs, or with `-X graph-optimization=all` for the CPU that builds it.
+
+This module also runs the reference of ONNX models, with `graph-optimization=off`.
+
+Source: onnxruntime 1.31 Python and C API, session options; ORT model format.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.request import Precision
 from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+from infc.targets.onnxruntime_fusion import fuse_conv_activation
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,60 +32,247 @@ if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
 
 NAME = "onnxruntime"
-SUMMARY = "ONNX Runtime (CPU): optimised .onnx"
+SUMMARY = "ONNX Runtime (CPU): optimised .onnx, or .ort"
 EXTRA = "onnxruntime"
 DISTRIBUTIONS = ("onnxruntime",)
 MODULES = ("onnxruntime",)
-OPTIONS = {"graph-optimization": "off | basic | all: what the runtime does when it loads (all)"}
+OPTIONS = {
+    "format": "onnx | ort: the artifact's format (onnx)",
+    "graph-optimization": "off | basic | extended | all: what the runtime does to an .onnx when "
+    "it loads (all), or what is done to an .ort before it is written (extended)",
+}
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 7
 
-
-def _sdk() -> dict[str, str]:
-    raise fail("E501", "no ONNX Runtime C headers were found")
-
-
-LOADER = LoaderSpec("onnxruntime", _sdk, list)
+LEVELS = {
+    "off": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+FORMATS = ("onnx", "ort")
+LOG_ERRORS = 3
+BFLOAT16 = 16
+"""onnx.TensorProto.BFLOAT16; numpy has no such type, so that it needs a way of its own."""
 
 
 def legalize(model: ir.Model, target: Target) -> None:
-    """Nothing to do yet: ONNX Runtime takes the neutral graph."""
+    """Fuse Conv and activation.
+
+    Raises:
+        InfcError: E205 for an option's value.
+    """
+    _format(target), _level(target)
+    fuse_conv_activation(model)
 
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:
-    """Every operator of a valid model is supported; a custom one is found when it is loaded."""
+    """Load the model; where that fails, find every node that is to blame.
+
+    Raises:
+        BackEndError: no single node is to blame.
+    """
+    from infc.targets import one_node
+
+    try:
+        _session(model, level="off")
+    except BackEndError:
+        nodes = one_node.refused(model, _reason)
+        if nodes:
+            return nodes
+        raise
     return ()
 
 
+def _reason(model: bytes) -> str:
+    try:
+        _session(model, level="off")
+    except BackEndError as error:
+        return str(error)
+    return ""
+
+
 def build(job: BuildJob) -> Artifact:
-    """Load the model once, so that a refusal is found now, and keep it."""
-    _session(job.model, job.target, threads=1)
+    """Keep the model, with its weights beside it where it has such, or write the flatbuffer."""
+    if _format(job.target) == "ort":
+        return _build_ort(job)
+    files = ["model.onnx"]
     shutil.copyfile(job.model, job.output / "model.onnx")
-    return Artifact("model.onnx", ("model.onnx",))
+    weights = job.model.with_name(f"{job.model.name}.data")
+    if weights.exists():
+        # The model names the file of its weights: both keep their names.
+        shutil.copyfile(weights, job.output / weights.name)
+        files.append(weights.name)
+    return Artifact("model.onnx", tuple(files))
+
+
+def _build_ort(job: BuildJob) -> Artifact:
+    level = _level(job.target)
+    _session(job.model, level=level, save_as=job.output / "model.ort")
+    return Artifact("model.ort", ("model.ort",), {"optimized_for_this_cpu": level == "all"})
 
 
 def open(job: RunJob) -> Runner:
-    """Open `job.entry` in an InferenceSession."""
-    session = _session(job.entry, job.target, job.threads)
+    """Open `job.entry` in an InferenceSession; `threads` of 0 is one for each core."""
+    session = _session(job.entry, level=_level(job.target), threads=job.threads)
+    kinds = [v.type for v in (*session.get_inputs(), *session.get_outputs())]
+    call = _run_bits if "tensor(bfloat16)" in kinds else _run
+    names = list(dict.fromkeys(job.outputs))
 
     def run(feeds: Tensors) -> dict[str, Any]:
-        return dict(zip(job.outputs, session.run(list(job.outputs), dict(feeds)), strict=True))
+        try:
+            return dict(zip(names, call(session, names, feeds), strict=True))
+        except Exception as error:
+            raise BackEndError(message_of(error)) from error
 
     return run
 
 
-def _session(model: Path, target: Target, threads: int) -> Any:
+def _run(session: Any, names: list[str], feeds: Tensors) -> list[Any]:
+    return list(session.run(names, dict(feeds)))
+
+
+def _run_bits(session: Any, names: list[str], feeds: Tensors) -> list[Any]:
+    """As `_run`, with bfloat16 tensors going in and coming out as their 16 bits."""
+    import ctypes
+
+    import numpy as np
     import onnxruntime
 
+    from infc.signature import numpy_dtype
+
+    def value(array: Any) -> Any:
+        if array.dtype.name != "bfloat16":
+            return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+        bits = np.ascontiguousarray(array).view(np.uint16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, BFLOAT16)
+
+    def array(result: Any) -> Any:
+        if result.data_type() != "tensor(bfloat16)":
+            return result.numpy()
+        shape = result.shape()
+        data = ctypes.string_at(result.data_ptr(), 2 * int(np.prod(shape)))
+        return np.frombuffer(data, numpy_dtype("bfloat16")).reshape(shape)
+
+    # The OrtValue refers to the array that it was made from: both must live through the run.
+    arrays = {name: np.asarray(a, order="C") for name, a in feeds.items()}
+    results = session.run_with_ort_values(names, {n: value(a) for n, a in arrays.items()})
+    return [array(result) for result in results]
+
+
+def _session(
+    model: Path | bytes,
+    *,
+    level: str,
+    threads: int = 1,
+    save_as: Path | None = None,
+) -> Any:
+    """An InferenceSession on the CPU.
+
+    Raises:
+        BackEndError: ONNX Runtime refuses the model.
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(LOG_ERRORS)
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = LOG_ERRORS
     options.intra_op_num_threads = threads
-    levels = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = {
-        "off": levels.ORT_DISABLE_ALL,
-        "basic": levels.ORT_ENABLE_BASIC,
-        "all": levels.ORT_ENABLE_ALL,
-    }[target.options.get("graph-optimization", "all")]
+    options.use_deterministic_compute = True
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+    if save_as is not None:
+        options.optimized_model_filepath = str(save_as)
+        options.add_session_config_entry("session.save_model_format", "ORT")
+    source = model if isinstance(model, bytes) else str(model)
     try:
-        return onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
     except Exception as error:
-        raise BackEndError(str(error)) from error
+        raise BackEndError(message_of(error)) from error
+
+
+def _format(target: Target) -> str:
+    return _choice(target, "format", FORMATS, "onnx")
+
+
+def _level(target: Target) -> str:
+    default = "extended" if _format(target) == "ort" else "all"
+    return _choice(target, "graph-optimization", tuple(LEVELS), default)
+
+
+def _choice(target: Target, option: str, values: Sequence[str], default: str) -> str:
+    value = target.options.get(option, default)
+    if value not in values:
+        have = ", ".join(f"`{v}`" for v in values)
+        raise fail("E205", f"`-X {option}={value}`: no such value", help=f"its values: {have}")
+    return value
+
+
+def message_of(error: Exception) -> str:
+    """ONNX Runtime's message without its status code, its source files and our temporary paths."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
+    text = re.sub(r"Load model from \S+ failed:", "", text)
+    text = re.sub(r"/onnxruntime_src/\S+ [^\n]*?\) (?=[A-Z]|\S+ was false)", "", text)
+    return " ".join(text.split())
+
+
+def _package() -> Path | None:
+    """The folder of the wheel's `onnxruntime` package; it is not imported."""
+    spec = find_spec("onnxruntime")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _first(candidates: Sequence[Path], holds: Callable[[Path], bool]) -> Path | None:
+    return next((c for c in candidates if holds(c)), None)
+
+
+def _roots(environment: Mapping[str, str]) -> list[Path]:
+    """Folders that hold an unpacked release of ONNX Runtime (include/, lib/)."""
+    home = Path(environment.get("INFC_HOME") or Path.home() / ".infc")
+    named = [Path(environment["ONNXRUNTIME_ROOT"])] if environment.get("ONNXRUNTIME_ROOT") else []
+    return [*named, home / "sdk" / "onnxruntime"]
+
+
+def _library(environment: Mapping[str, str]) -> Path | None:
+    """`libonnxruntime.so*`: of ONNXRUNTIME_ROOT, of the wheel, of $INFC_HOME/sdk, in this order."""
+    package = _package()
+    *named, home = [root / "lib" for root in _roots(environment)]
+    folders = [*named, *([package / "capi"] if package else []), home]
+    found = (sorted(folder.glob("libonnxruntime.so*")) for folder in folders)
+    return next((files[0] for files in found if files), None)
+
+
+def _sdk() -> dict[str, str]:
+    """CMake's ONNXRUNTIME_INCLUDE_DIR and ONNXRUNTIME_LIBRARY.
+
+    Raises:
+        InfcError: E501 where the C headers (the wheel has none) or the library is missing.
+    """
+    roots = [r / "include" for r in _roots(os.environ)]
+    system = [Path(p) / "onnxruntime" for p in ("/usr/local/include", "/usr/include")]
+    folders = [f / sub for f in roots for sub in ("", "onnxruntime")] + system
+    folders += [f / "core" / "session" for f in folders]
+    headers = _first(folders, lambda f: (f / "onnxruntime_c_api.h").is_file())
+    if headers is None:
+        raise fail(
+            "E501",
+            "the C headers of ONNX Runtime were not found (its Python wheel has none)",
+            help="`apt install libonnxruntime-dev` (Debian 13, Ubuntu 24.10 or later), or unpack "
+            "a release archive\nfrom https://github.com/microsoft/onnxruntime/releases and set "
+            "ONNXRUNTIME_ROOT to its folder",
+        )
+    library = _library(os.environ)
+    if library is None:
+        raise fail(
+            "E501",
+            "the shared library of ONNX Runtime was not found",
+            help="pip install 'infc[onnxruntime]', or set ONNXRUNTIME_ROOT to a release's folder",
+        )
+    return {"ONNXRUNTIME_INCLUDE_DIR": str(headers), "ONNXRUNTIME_LIBRARY": str(library)}
+
+
+def _library_path() -> list[Path]:
+    library = _library(os.environ)
+    return [library.parent] if library else []
+
+
+LOADER = LoaderSpec("onnxruntime", _sdk, _library_path)

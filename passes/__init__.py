@@ -40,6 +40,20 @@ class Phase:
 
 _UPSTREAM = "onnx_ir.passes.common"
 
+
+def _rewrite(name: str, summary: str) -> PassSpec:
+    """The row of a rewriting pass: file and class are the name in their own spelling."""
+    file = name.replace("-", "_")
+    return PassSpec(name, f"infc.passes.{file}:{file.title().replace('_', '')}", summary)
+
+
+_REWRITES = (
+    _rewrite("eliminate-no-ops", "remove nodes that give back their input"),
+    _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
+    _rewrite("fold-constant-arithmetic", "constant scales and shifts into their neighbours"),
+)
+"""Algebraic rewrites, by their golden graphs in tests/passes."""
+
 PIPELINE: tuple[Phase, ...] = (
     Phase(
         "normalize",
@@ -59,19 +73,16 @@ PIPELINE: tuple[Phase, ...] = (
     Phase(
         "simplify",
         (
-            PassSpec(
-                "eliminate-identity", f"{_UPSTREAM}:IdentityEliminationPass", "Identity(x) -> x"
-            ),
-            PassSpec(
-                "eliminate-common-subexpressions",
-                f"{_UPSTREAM}:CommonSubexpressionEliminationPass",
-                "compute equal nodes once",
-            ),
-            PassSpec(
-                "remove-unused-nodes",
-                f"{_UPSTREAM}:RemoveUnusedNodesPass",
-                "remove what no output depends on",
-            ),
+            _rewrite("lift-constants", "Constant nodes become initializers"),
+            _rewrite("inline-constant-if", "an If with a constant condition becomes its branch"),
+            _rewrite("infer-shapes", "fill in missing types and shapes"),
+            _rewrite("fold-shapes", "shape arithmetic becomes constants, also on dynamic shapes"),
+            _rewrite("fold-constants", "compute what depends on constants only"),
+            _rewrite("eliminate-identity", "remove nodes that hand their input on"),
+            _rewrite("deduplicate-initializers", "equal initializers become one"),
+            _rewrite("eliminate-common-subexpressions", "compute equal nodes once"),
+            *_REWRITES,
+            _rewrite("remove-unused", "remove what no output depends on"),
         ),
         repeat=True,
     ),
@@ -97,6 +108,26 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "sort-nodes",
         "eliminate-common-subexpressions",
         "equal nodes are recognised only after their inputs were visited",
+    ),
+    (
+        "lift-constants",
+        "deduplicate-initializers",
+        "constants are compared where they are initializers",
+    ),
+    (
+        "infer-shapes",
+        "fold-shapes",
+        "the elements of Shape are read off the shapes that inference finds",
+    ),
+    (
+        "fold-shapes",
+        "fold-constants",
+        "a Reshape by a shape that is known only in part is settled before others depend on it",
+    ),
+    (
+        "deduplicate-initializers",
+        "eliminate-common-subexpressions",
+        "equal nodes have the same inputs only once equal constants are one value",
     ),
 )
 """(earlier, later, why): checked against PIPELINE by a test."""

@@ -11,7 +11,7 @@ worker; needs onnx.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,13 @@ Node = tuple[Any, dict[str, Any], dict[str, Any]]
 """A NodeProto, and the types and the constants in scope by name."""
 
 
-def refused(path: Path, reason_of: Callable[[bytes], str]) -> list[Unsupported]:
+def refused(
+    path: Path, reason_of: Callable[[bytes], str], only: Container[str] | None = None
+) -> list[Unsupported]:
     """Return every node of the model at `path` that `reason_of` gives a reason against.
 
     `reason_of` takes a serialised ONNX model with one node and returns "" where it is accepted.
+    `only` holds the full names of the operators in question; None means all.
     A node with an operand of unknown type is passed over: alone it would be no valid model.
     """
     import onnx
@@ -36,6 +39,8 @@ def refused(path: Path, reason_of: Callable[[bytes], str]) -> list[Unsupported]:
     asked: dict[bytes, str] = {}
     found = []
     for node, types, constants in nodes(model):
+        if only is not None and full_name(node) not in only:
+            continue
         single = _single(model, node, types, constants)
         if single is None:
             continue
@@ -44,6 +49,11 @@ def refused(path: Path, reason_of: Callable[[bytes], str]) -> list[Unsupported]:
         if asked[single]:
             found.append(unsupported(node, asked[single]))
     return found
+
+
+def full_name(node: Any) -> str:
+    """`Conv`, or `com.microsoft.FusedConv`."""
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
 def unsupported(node: Any, reason: str) -> Unsupported:

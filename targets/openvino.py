@@ -1,0 +1,275 @@
+"""OpenVINO: the artifact is its IR, `model.xml` with the weights in `model.bin`.
+
+The IR is independent of the device: the device is named when it is loaded, and building needs
+none. Where the target's device is absent, the artifact runs, and so is verified, on the CPU, and
+the manifest's notes say so (`verified_on`).
+
+fp32 computes in float32 (`INFERENCE_PRECISION_HINT`); without that, CPUs that have bfloat16 use
+it. fp16 stores the weights in 16 bits, half the size, and leaves the arithmetic to the device:
+float16 on GPU and NPU, float32 on CPUs without float16 units. The CPU plugin computes int64,
+uint64 and uint32 in 32 bits and saturates there.
+
+Source: openvino 2026.4 Python API: Core.read_model, save_model, query_model; IR version 11.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc.diagnostics import fail
+from infc.request import Precision
+from infc.signature import TensorSpec
+from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from infc.targets import Runner, Tensors
+
+NAME = "openvino"
+SUMMARY = "OpenVINO: IR for Intel CPUs, GPUs and NPUs"
+EXTRA = "openvino"
+DISTRIBUTIONS = ("openvino",)
+MODULES = ("openvino",)
+OPTIONS: Mapping[str, str] = {}
+PRECISIONS = (Precision.FP32, Precision.FP16)
+MIN_OPSET = 7
+
+CMAKE_ENTRY = "OpenVINO_DIR"
+NO_RULE = "OpenVINO has no conversion rule for it"
+
+
+def legalize(model: ir.Model, target: Target) -> None:
+    """Nothing: OpenVINO's frontend takes the neutral graph, and fuses Conv and activation."""
+
+
+def check(model: Path, target: Target) -> Sequence[Unsupported]:
+    """Convert the model; where that fails, find every node that is to blame.
+
+    Raises:
+        BackEndError: no single node is to blame.
+    """
+    import onnx
+
+    from infc.targets import one_node
+
+    try:
+        _read(model)
+    except BackEndError as error:
+        unknown, failed = _unconverted(str(error.__cause__))
+    else:
+        return ()
+    found = []
+    whole = onnx.load(model, load_external_data=False)
+    rows = {u.node: u for u in one_node.refused(model, _reason, only=failed)}
+    for node, _, _ in one_node.nodes(whole):
+        row = one_node.unsupported(node, NO_RULE)
+        if one_node.full_name(node) in unknown:
+            found.append(row)
+        elif row.node in rows:
+            found.append(rows[row.node])
+    if not found:
+        _read(model)
+    return found
+
+
+def _unconverted(message: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The operators without a rule, and those whose rule failed, of the frontend's summary."""
+
+    def listed(line: str) -> frozenset[str]:
+        match = re.search(rf"^-- {line}: (.*)$", message, re.MULTILINE)
+        names = match[1].split(", ") if match else []
+        return frozenset(re.sub(r"-\d+$", "", name.strip()) for name in names)
+
+    return (
+        listed("No conversion rule found for operations"),
+        listed("Conversion is failed for"),
+    )
+
+
+def _reason(model: bytes) -> str:
+    try:
+        _read(model)
+    except BackEndError as error:
+        return str(error)
+    return ""
+
+
+def build(job: BuildJob) -> Artifact:
+    """Convert, apply the bounds of dynamic dimensions, and write the IR."""
+    import openvino
+
+    network = _read(job.model)
+    shapes = {spec.name: shape for spec in job.inputs if (shape := _bounded(spec)) is not None}
+    try:
+        if shapes:
+            network.reshape(shapes)
+        openvino.save_model(
+            network,
+            job.output / "model.xml",
+            compress_to_fp16=job.target.precision is Precision.FP16,
+        )
+    except RuntimeError as error:
+        raise BackEndError(message_of(error)) from error
+    notes = {}
+    present = _device(openvino.Core(), job.target)
+    if present != job.target.device:
+        notes["verified_on"] = present
+    return Artifact("model.xml", ("model.xml", "model.bin"), notes)
+
+
+def _bounded(spec: TensorSpec) -> Any:
+    """The PartialShape of an input some of whose dimensions have bounds, else None."""
+    import openvino
+
+    if not spec.bounds or spec.shape is None:
+        return None
+    dims = []
+    for dim in spec.shape:
+        low, _, high = spec.bounds.get(str(dim), (0, 0, -1))
+        dims.append(dim if isinstance(dim, int) else openvino.Dimension(low, high))
+    return openvino.PartialShape(dims)
+
+
+def open(job: RunJob) -> Runner:
+    """Compile the IR for the target's device, for the CPU where that device is absent."""
+    import openvino
+
+    core = openvino.Core()
+    device = _device(core, job.target)
+    if device != job.target.device:
+        sys.stderr.write(f"device {job.target.device} is absent: running on {device}\n")
+    if job.threads:
+        core.set_property("CPU", {"INFERENCE_NUM_THREADS": job.threads})
+    config = {"PERFORMANCE_HINT": "LATENCY"}
+    if job.target.precision is Precision.FP32:
+        config["INFERENCE_PRECISION_HINT"] = "f32"
+    try:
+        compiled = core.compile_model(str(job.entry), device, config)
+        request = compiled.create_infer_request()
+        ports = {name: compiled.output(name) for name in job.outputs}
+    except RuntimeError as error:
+        raise BackEndError(message_of(error)) from error
+
+    def run(feeds: Tensors) -> dict[str, Any]:
+        try:
+            for name, array in feeds.items():
+                request.set_tensor(name, _tensor(array))
+            request.infer()
+        except RuntimeError as error:
+            raise BackEndError(message_of(error)) from error
+        return {name: _array(request.get_tensor(port)) for name, port in ports.items()}
+
+    return run
+
+
+def _tensor(array: Any) -> Any:
+    """A copy as an OpenVINO tensor; bfloat16, which numpy has not, goes in as its 16 bits."""
+    import numpy as np
+    import openvino
+
+    if array.dtype.name == "bfloat16":
+        bits = np.ascontiguousarray(array).view(np.uint16)
+        return openvino.Tensor(bits, array.shape, openvino.Type.bf16)
+    return openvino.Tensor(np.asarray(array, order="C"), shared_memory=False)
+
+
+def _array(tensor: Any) -> Any:
+    """The inverse of `_tensor`."""
+    import openvino
+
+    from infc.signature import numpy_dtype
+
+    array = tensor.data.copy()
+    # OpenVINO shows bfloat16 as float16 of the same bits.
+    return (
+        array.view(numpy_dtype("bfloat16")) if tensor.element_type == openvino.Type.bf16 else array
+    )
+
+
+def _read(model: Path | bytes) -> Any:
+    """The model, converted whole.
+
+    Raises:
+        BackEndError: OpenVINO refuses it; the cause is its own error.
+    """
+    import openvino
+
+    try:
+        return openvino.Core().read_model(model if isinstance(model, bytes) else str(model))
+    except RuntimeError as error:
+        raise BackEndError(message_of(error)) from error
+
+
+def _device(core: Any, target: Target) -> str:
+    """The target's device, or CPU where a device that it names is absent."""
+    present = {name.partition(".")[0] for name in core.available_devices}
+    _, _, named = target.device.rpartition(":")
+    wanted = {name.partition(".")[0] for name in named.split(",")} - {"AUTO", "HETERO", "MULTI"}
+    return target.device if wanted <= present else "CPU"
+
+
+def message_of(error: Exception) -> str:
+    """OpenVINO's message without the checks and source files it was raised from."""
+    text = re.sub(r"Exception from \S+:\d+:\s*", "", str(error))
+    text = re.sub(r"Check '[^\n]*?' failed at \S+?:\d+:\s*", "", text)
+    text = re.sub(r"FrontEnd API failed with \w+:\s*|^Model wasn't fully converted\.\s*", "", text)
+    return " ".join(text.split())
+
+
+def _package() -> Path | None:
+    """The folder of the wheel's `openvino` package; it is not imported."""
+    spec = find_spec("openvino")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+def _cmake_folder() -> Path | None:
+    """The folder of OpenVINOConfig.cmake: of an installation that is named, else of the wheel."""
+    named, root = os.environ.get(CMAKE_ENTRY), os.environ.get("INTEL_OPENVINO_DIR")
+    package = _package()
+    candidates = [
+        Path(named) if named else None,
+        Path(root) / "runtime" / "cmake" if root else None,
+        package / "cmake" if package else None,
+    ]
+    found = (c for c in candidates if c is not None and (c / "OpenVINOConfig.cmake").is_file())
+    return next(found, None)
+
+
+def _sdk() -> dict[str, str]:
+    """CMake's OpenVINO_DIR.
+
+    Raises:
+        InfcError: E501 where there is none.
+    """
+    folder = _cmake_folder()
+    if folder is None:
+        raise fail(
+            "E501",
+            "OpenVINO's C++ package (OpenVINOConfig.cmake) was not found",
+            help="pip install 'infc[openvino]', or set OpenVINO_DIR to the folder that holds it",
+        )
+    return {CMAKE_ENTRY: str(folder)}
+
+
+def _library_path() -> list[Path]:
+    """The wheel's `libs`, an archive's `runtime/lib/intel64` and its TBB, where they exist."""
+    folder = _cmake_folder()
+    if folder is None:
+        return []
+    around = folder.parent
+    candidates = [
+        around / "libs",
+        *sorted((around / "lib").glob("*/")),
+        around / "3rdparty" / "tbb" / "lib",
+    ]
+    return [c for c in candidates if c.is_dir()]
+
+
+LOADER = LoaderSpec("openvino", _sdk, _library_path)

@@ -7,6 +7,9 @@ an `x` in it needs). A dimension is
     batch           symbolic; renames the model's own dimension
     1..8            dynamic, with bounds
     1..8@4          dynamic, with bounds and the typical value
+    ?               as the model has it
+
+`NAME=scalar` has no dimension, and a comma may end the list: `ids=max_len,` has one.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """One dimension of an input: fixed (`low == high`), bounded, or symbolic without bounds."""
+    """One dimension of an input: fixed (`low == high`), bounded, or symbolic without bounds.
+
+    Without anything it is left as the model has it.
+    """
 
     name: str | None = None
     low: int | None = None
@@ -53,8 +59,10 @@ class Dim:
 
 
 _DIM = re.compile(
-    r"(?:(?P<fixed>\d+)|(?P<low>\d+)\.\.(?P<high>\d+)(?:@(?P<typical>\d+))?"
-    r"|(?P<name>[A-Za-z_][\w.\-]*))"
+    r"(?P<fixed>[0-9]{1,10})"
+    r"|(?P<low>[0-9]{1,10})\.\.(?P<high>[0-9]{1,10})(?:@(?P<typical>[0-9]{1,10}))?"
+    r"|(?P<name>[A-Za-z_][\w.\-]{0,99})"
+    r"|(?P<any>\?)"
 )
 MAX_DIM = 2**31 - 1
 
@@ -80,7 +88,11 @@ class InputSpec:
                 f"`--input {text}` is not NAME=SHAPE",
                 help="for example `--input images=1x3x224x224`",
             )
-        parts = [] if shape in ("", "scalar") else re.split("," if "," in shape else "x", shape)
+        if not shape:
+            raise fail("E110", f"`--input {text}` gives no shape", help=f"`{name}=scalar` has none")
+        if shape == "scalar":
+            return cls(name, ())
+        parts = shape.removesuffix(",").split(",") if "," in shape else shape.split("x")
         return cls(name, tuple(_parse_dim(part.strip(), text) for part in parts))
 
     def __str__(self) -> str:
@@ -93,8 +105,11 @@ def _parse_dim(part: str, text: str) -> Dim:
         raise fail(
             "E110",
             f"`{part}` in `--input {text}` is not a dimension",
-            help="a dimension is a number, a name, MIN..MAX or MIN..MAX@TYPICAL",
+            help="a dimension is a number, a name, MIN..MAX, MIN..MAX@TYPICAL or `?`; "
+            "separate them by commas where a name holds an `x`",
         )
+    if match["any"]:
+        return Dim()
     if match["name"]:
         return Dim(name=match["name"])
     low = int(match["fixed"] or match["low"])
@@ -141,6 +156,10 @@ class WorkerLimits:
     memory_bytes: int | None = None
 
 
+LOADERS = ("cpp", "java")
+"""The languages that loaders are generated in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Everything `infc compile` needs to know; nothing below reads the command line again."""
@@ -155,7 +174,7 @@ class Request:
     passes: PassOptions = PassOptions()
     verify: VerifyOptions = VerifyOptions()
     limits: WorkerLimits = WorkerLimits()
-    loaders: tuple[str, ...] = ("cpp", "java")
+    loaders: tuple[str, ...] = LOADERS
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -165,6 +184,8 @@ class Request:
             if spec.name in seen:
                 raise fail("E110", f"`--input {spec.name}=` is given twice")
             seen.add(spec.name)
+        if self.name is not None and ("/" in self.name or self.name in ("", ".", "..")):
+            raise fail("E110", f"`--name {self.name}` does not name a folder")
 
 
 def parse_options(pairs: Sequence[str]) -> dict[str, str]:
@@ -182,3 +203,53 @@ def parse_options(pairs: Sequence[str]) -> dict[str, str]:
             raise fail("E110", f"`-X {key}=` is given twice")
         options[key] = value
     return options
+
+
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """Parse a size: `8G`, `1.5GiB`, `500M`, `4096`; the units are powers of 1024.
+
+    Raises:
+        InfcError: E110 where it is not one, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * 1024 ** _UNITS[match[2].lower()]) if match else 0
+    if size <= 0:
+        raise fail("E110", f"`{text}` is not a size", help="for example `8G` or `500M`")
+    return size
+
+
+def parse_dims(pairs: Sequence[str]) -> dict[str, int]:
+    """Parse `--dim NAME=N` pairs.
+
+    Raises:
+        InfcError: E110 for a pair that is not one, or a name given twice.
+    """
+    dims: dict[str, int] = {}
+    for pair in pairs:
+        name, _, value = pair.rpartition("=")
+        if not name or not value.isdecimal() or not 0 < int(value) <= MAX_DIM:
+            raise fail("E110", f"`--dim {pair}` is not NAME=N", help="for example `--dim batch=4`")
+        if name in dims:
+            raise fail("E110", f"`--dim {name}=` is given twice")
+        dims[name] = int(value)
+    return dims
+
+
+def parse_loaders(names: Sequence[str]) -> tuple[str, ...]:
+    """The languages after `--loader`, in a fixed order; all of them where there is none.
+
+    Raises:
+        InfcError: E110 for `none` together with a language, or a language infc does not speak.
+    """
+    known = LOADERS
+    wanted = set(names) or set(known)
+    if wanted == {"none"}:
+        return ()
+    if not wanted <= set(known):
+        listed = " ".join(f"--loader {name}" for name in names)
+        have = ", ".join(f"`{name}`" for name in known)
+        raise fail("E110", f"`{listed}` makes no sense", help=f"{have} or both, or `none` alone")
+    return tuple(name for name in known if name in wanted)

@@ -1,0 +1,236 @@
+"""What is installed, what is missing, and the exact command that gets it.
+
+Nothing is imported to find out: Python packages are looked up in their metadata, programs on the
+path. A back end's C++ SDK is looked for by the very function that the loader build uses.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from infc import __version__, targets
+from infc.diagnostics import InfcError, fail
+from infc.targets import BackEnd
+
+PROBE_TIMEOUT_S = 10.0
+
+PACKAGES: Mapping[str, Mapping[str, str]] = {
+    "apt-get": {
+        "c++": "g++",
+        "cmake": "cmake",
+        "ninja": "ninja-build",
+        "java": "default-jdk-headless",
+    },
+    "dnf": {
+        "c++": "gcc-c++",
+        "cmake": "cmake",
+        "ninja": "ninja-build",
+        "java": "java-latest-openjdk-devel",
+    },
+    "brew": {"c++": "gcc", "cmake": "cmake", "ninja": "ninja", "java": "openjdk"},
+}
+"""Package managers in the order of preference, and what they call each tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that is there (`found` says which version or where) or not (`remedy`)."""
+
+    name: str
+    found: str | None
+    remedy: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {"name": self.name, "found": self.found, "remedy": self.remedy}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one part of infc needs."""
+
+    name: str
+    summary: str
+    items: tuple[Item, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing."""
+        return all(item.found is not None for item in self.items)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "ready": self.ready,
+            "items": [item.to_json() for item in self.items],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Everything that was looked for. `required` names the groups that the exit code is about."""
+
+    infc: str
+    python: str
+    system: str
+    groups: tuple[Group, ...]
+    required: tuple[str, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is missing of what is required."""
+        return all(group.ready for group in self.groups if group.name in self.required)
+
+
+def examine(names: Iterable[str] = ()) -> Examination:
+    """Look for what infc itself needs, and every back end, and the loaders' compilers.
+
+    `base` is always required; `names` adds groups, or targets, which stand for their back end.
+
+    Raises:
+        InfcError: E110 for a name that is neither.
+    """
+    groups = (_base(), *(_back_end(targets.back_end(n)) for n in targets.BACK_ENDS), *_compilers())
+    required = tuple(dict.fromkeys(("base", *(_group_named(name, groups) for name in names))))
+    system = f"{platform.system()} {platform.machine()}"
+    return Examination(__version__, platform.python_version(), system, groups, required)
+
+
+def _group_named(name: str, groups: tuple[Group, ...]) -> str:
+    known = [group.name for group in groups]
+    if name in known:
+        return name
+    if name in targets.profiles():
+        return targets.look_up(name).back_end
+    raise fail("E110", f"doctor knows no `{name}`", help=f"it knows {', '.join(known)}, targets")
+
+
+def installed(end: BackEnd) -> bool:
+    """Whether the modules that the back end's worker imports are there."""
+    return all(find_spec(module) is not None for module in end.MODULES)
+
+
+def _base() -> Group:
+    items = tuple(_distribution(name, text) for name, text in _requirements("").items())
+    return Group("base", "infc itself", items)
+
+
+def _back_end(end: BackEnd) -> Group:
+    requirements = _requirements(end.EXTRA)
+    everything = {**_requirements(""), **requirements}
+    items = []
+    for name in end.DISTRIBUTIONS:
+        item = _distribution(name, everything.get(name, name))
+        if item.found is not None and not installed(end):
+            item = Item(name, None, item.remedy)
+        items.append(item)
+    items.append(_sdk(end))
+    return Group(end.NAME, end.SUMMARY, tuple(items))
+
+
+def _requirements(extra: str) -> dict[str, str]:
+    """What infc's own metadata asks for: name to requirement, `onnx` to `onnx>=1.18`."""
+    out = {}
+    for line in metadata.requires("infc") or ():
+        text, _, marker = line.partition(";")
+        match = re.search(r"""extra\s*==\s*['"]([^'"]+)['"]""", marker)
+        name = re.match(r"[\w.\-]+", text)
+        if name is not None and (match[1] if match else "") == extra:
+            out[name[0].lower()] = text.strip()
+    return out
+
+
+def _distribution(name: str, requirement: str) -> Item:
+    remedy = f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement)}"
+    try:
+        return Item(name, metadata.version(name), remedy)
+    except metadata.PackageNotFoundError:
+        return Item(name, None, remedy)
+
+
+def _sdk(end: BackEnd) -> Item:
+    """The C++ headers and libraries, as the loader build will find them."""
+    try:
+        entries = end.LOADER.sdk()
+    except InfcError as error:
+        first = error.diagnostics[0]
+        return Item("C++ SDK", None, first.help or first.message)
+    return Item("C++ SDK", ", ".join(map(str, entries.values())) or "found")
+
+
+def _compilers() -> tuple[Group, Group]:
+    compiler = os.environ.get("CXX", "").partition(" ")[0]
+    candidates = (compiler,) if compiler else ("c++", "g++", "clang++")
+    cpp = (
+        _program("C++ compiler", candidates, "c++"),
+        _program("cmake", ("cmake",), "cmake"),
+        _program("ninja", ("ninja",), "ninja"),
+    )
+    java = (_program("javac", ("javac",), "java"), _jni())
+    return (
+        Group("cpp", "compiling the C++ loaders", cpp),
+        Group("java", "compiling the Java loaders", java),
+    )
+
+
+def _program(name: str, candidates: Iterable[str], package: str) -> Item:
+    """The first of `candidates` on the path, with the version it names."""
+    remedy = install_command(package)
+    for candidate in candidates:
+        path = shutil.which(candidate)
+        if path is not None:
+            return Item(name, f"{_version(path)} ({path})", remedy)
+    return Item(name, None, remedy)
+
+
+def _version(path: str) -> str:
+    """The version number in what `path --version` prints, else "found"."""
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PROBE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "found"
+    # A compiler's own number comes after the packager's in parentheses.
+    first = re.sub(r"\([^)]*\)", "", done.stdout.partition("\n")[0])
+    match = re.search(r"\d+(\.\d+)+", first)
+    return match[0] if match else "found"
+
+
+def _jni() -> Item:
+    """`jni.h` of the JDK that `JAVA_HOME` or the javac on the path belongs to."""
+    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
+    javac = shutil.which("javac")
+    if javac is not None:
+        homes.append(Path(javac).resolve().parent.parent)
+    header = next((h / "include/jni.h" for h in homes if (h / "include/jni.h").is_file()), None)
+    return Item("jni.h", str(header) if header else None, install_command("java"))
+
+
+def install_command(package: str) -> str:
+    """The command that installs `package`, a key of `PACKAGES`, on this machine."""
+    for manager, names in PACKAGES.items():
+        if shutil.which(manager):
+            sudo = "" if manager == "brew" or os.geteuid() == 0 else "sudo "
+            return f"{sudo}{manager} install {names[package]}"
+    return f"install {PACKAGES['apt-get'][package]} with the system's package manager"

@@ -1,0 +1,382 @@
+"""What the verbs print: a document for machines, a text for people.
+
+The document always has the same keys for a verb; the text may hold ANSI styles, which are taken
+out where standard output is not a terminal.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infc.diagnostics import Code, Diagnostic, ExitCode, printable
+from infc.formatting import (
+    columns,
+    count,
+    format_bytes,
+    format_error,
+    format_shape,
+    format_sqnr,
+)
+
+if TYPE_CHECKING:
+    from infc.doctor import Examination
+    from infc.driver import CompileResult, OptimizeResult, TargetResult, VerifyResult
+    from infc.passes import Phase
+    from infc.targets import BackEnd, Target
+
+LABEL_WIDTH = 12
+TEXT_WIDTH = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The result of a verb. `diagnostics` go to stderr, and into the document."""
+
+    document: Mapping[str, Any]
+    text: str
+    exit_code: ExitCode = ExitCode.DONE
+    diagnostics: tuple[Diagnostic, ...] = field(default=())
+
+
+def compiled(
+    result: CompileResult, manifests: Mapping[str, Mapping[str, Any]], *, brief: bool = False
+) -> Output:
+    """Of `compile`; `manifests` are those of the published bundles, by target.
+
+    A `brief` text is one path a line, for `$(...)` in a script.
+    """
+    rows = [
+        {
+            "target": row.target,
+            "ok": row.bundle is not None,
+            "bundle": None if row.bundle is None else str(row.bundle),
+            "log": None if row.log is None else str(row.log),
+            "verification": row.verification,
+            "seconds": {k: round(v, 6) for k, v in row.seconds.items()},
+            "diagnostics": [d.to_json() for d in row.diagnostics],
+        }
+        for row in result.results
+    ]
+    document = {**_passes_document(result), "results": rows}
+    blocks = [
+        _compiled_block(row, manifests[row.target], result)
+        if row.bundle is not None
+        else _failed_block(row)
+        for row in result.results
+    ]
+    paths = [str(row.bundle) for row in result.results if row.bundle is not None]
+    text = "\n".join(paths) if brief else "\n\n".join(blocks)
+    failures = tuple(d for row in result.results for d in row.diagnostics)
+    return Output(document, text, result.exit_code, (*result.notes, *failures))
+
+
+def _passes_document(result: CompileResult | OptimizeResult) -> dict[str, Any]:
+    return {
+        "nodes_before": result.nodes_before,
+        "nodes_after": result.nodes_after,
+        "passes": [record.to_json(timings=True) for record in result.passes],
+    }
+
+
+def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: CompileResult) -> str:
+    target, proof = manifest["target"], manifest["verification"]
+    files = manifest["artifact"]["files"]
+    size = sum(manifest["files"][file]["bytes"] for file in files)
+    passed = proof["verdict"] == "passed"
+    style = {"fg": "green"} if passed else {"fg": "yellow"}
+    headline = f"{click.style(row.target, bold=True, **style)}  {row.bundle}"
+    shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
+    lines = [
+        ("artifact", f"{manifest['artifact']['entry']}, {format_bytes(size)}, {shape}"),
+        ("nodes", _nodes(result)),
+        ("verified", _verdict(proof)),
+    ]
+    if manifest["loaders"]:
+        through = "cpp" if "cpp" in manifest["loaders"] else manifest["loaders"][0]
+        lines.append(("next", f"infc verify {row.bundle} --through {through}"))
+    else:
+        lines.append(("next", f"infc bench {row.bundle}"))
+    return f"{headline}\n{labelled(lines)}"
+
+
+def _failed_block(row: TargetResult) -> str:
+    codes = ", ".join(dict.fromkeys(d.code for d in row.diagnostics))
+    text = f"{click.style(row.target, bold=True, fg='red')}  failed ({codes})"
+    return text if row.log is None else f"{text}\n{labelled([('log', str(row.log))])}"
+
+
+def _nodes(result: CompileResult | OptimizeResult) -> str:
+    return f"{result.nodes_before:,} -> {result.nodes_after:,}"
+
+
+def _verdict(proof: Mapping[str, Any]) -> str:
+    """The verdict, and under it the error of every output."""
+    if proof.get("verdict") != "passed":
+        return "skipped: nothing proves that it answers as the source model does"
+    sets = count(proof["sets"], "input set")
+    return f"passed on {sets} ({proof['inputs']})\n{errors_table(proof['artifact']['outputs'])}"
+
+
+def errors_table(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """One line for each output."""
+    return columns(
+        [
+            (
+                row["name"],
+                f"relative {format_error(row['relative_error'])}",
+                f"max abs {format_error(row['max_abs_error'])}",
+                f"SQNR {format_sqnr(row['sqnr_db'])}" if row["sqnr_db"] is not None else "exact",
+            )
+            for row in outputs
+        ]
+    )
+
+
+def labelled(rows: Iterable[tuple[str, str]], indent: str = "  ") -> str:
+    """Labels on the left, texts of any number of lines on the right."""
+    out = []
+    for label, text in rows:
+        head, *rest = printable(text).splitlines() or [""]
+        label = click.style(label.ljust(LABEL_WIDTH), dim=True)  # noqa: PLW2901
+        out.append(f"{indent}{label}{head}".rstrip())
+        out.extend(f"{indent}{' ' * LABEL_WIDTH}{line}".rstrip() for line in rest)
+    return "\n".join(out)
+
+
+def optimized(result: OptimizeResult, *, brief: bool = False) -> Output:
+    """Of `optimize`."""
+    proof = result.verification
+    document = {
+        "output": str(result.output),
+        **_passes_document(result),
+        "verification": proof or None,
+    }
+    worked = [row for row in result.passes if row.changes]
+    removed = columns(
+        [(row.name, f"{-row.removed:+d}" if row.removed else "0") for row in worked], right=(1,)
+    )
+    verdict = errors_table(proof["outputs"]) if proof else "skipped"
+    rows = [("nodes", _nodes(result)), ("passes", removed or "nothing to do")]
+    size = result.output.stat().st_size
+    text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
+    text = f"{text}\n{labelled([*rows, ('verified', verdict)])}"
+    return Output(document, str(result.output) if brief else text, diagnostics=result.notes)
+
+
+def verified(result: VerifyResult) -> Output:
+    """Of `verify`."""
+    outputs = [error.to_json() for error in result.errors]
+    document = {
+        "bundle": str(result.bundle),
+        "through": result.through,
+        "sets": result.sets,
+        "outputs": outputs,
+    }
+    passed = click.style("passed", bold=True, fg="green")
+    sets = count(result.sets, "input set")
+    text = f"{passed}  {result.bundle} through {result.through} on {sets}"
+    return Output(document, f"{text}\n{textwrap.indent(errors_table(outputs), '  ')}")
+
+
+def benched(figures: Mapping[str, Any]) -> Output:
+    """Of `bench`."""
+    shapes = ", ".join(f"{k} {format_shape(v)}" for k, v in figures["inputs"].items())
+    threads = count(figures["threads"], "thread")
+    head = click.style(f"{figures['median_ms']:.3f} ms", bold=True)
+    text = f"{head}  {figures['bundle']} through {figures['through']}, {threads}\n"
+    spread = f"{figures['min_ms']:.3f} to {figures['max_ms']:.3f} ms"
+    runs = count(figures["runs"], "run")
+    text += labelled([("latency", f"median of {runs}, {spread}"), ("inputs", shapes)])
+    return Output(figures, text)
+
+
+def inspected(description: Mapping[str, Any]) -> Output:
+    """Of `inspect`."""
+    text = _bundle_text if description["kind"] == "bundle" else _model_text
+    return Output(description, text(description))
+
+
+def _model_text(d: Mapping[str, Any]) -> str:
+    head = f"{click.style(d['path'], bold=True)}  {d['kind'].upper()}, {format_bytes(d['bytes'])}"
+    weights = d["parameters"]
+    rows = [
+        ("version", f"IR {d['ir_version']}, " + _listed(d["opsets"].items())),
+        ("producer", d["producer"] or "unknown"),
+        ("inputs", _tensors(d["inputs"])),
+        ("outputs", _tensors(d["outputs"])),
+        (
+            "parameters",
+            f"{weights['elements']:,} in {count(weights['tensors'], 'tensor')}, "
+            f"{format_bytes(weights['bytes'])}",
+        ),
+        ("nodes", f"{d['nodes']:,}\n{_wrapped(f'{k} {v}' for k, v in d['operators'].items())}"),
+    ]
+    if d["functions"]:
+        rows.append(("functions", _wrapped(d["functions"])))
+    if d["external_data"]:
+        files = [
+            (row["file"], "" if row["bytes"] is None else format_bytes(row["bytes"]), row["state"])
+            for row in d["external_data"]
+        ]
+        rows.append(("external", columns(files, right=(1,))))
+    if d["metadata"]:
+        rows.append(("metadata", columns([(k, v) for k, v in d["metadata"].items()])))
+    return f"{head}\n{labelled(rows)}"
+
+
+def _bundle_text(d: Mapping[str, Any]) -> str:
+    m = d["manifest"]
+    target, toolchain = m["target"], {"infc": m["infc"], **m["toolchain"]}
+    head = f"{click.style(d['path'], bold=True)}  bundle, {format_bytes(d['bytes'])}, {m['state']}"
+    before, after = (sum(m["operators"][k].values()) for k in ("source", "optimized"))
+    files = [(format_bytes(row["bytes"]), name) for name, row in m["files"].items()]
+    shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
+    rows = [
+        ("target", f"{target['name']}: {target['summary']} ({shape})"),
+        ("source", f"{m['source']['file']} ({m['source']['kind']})"),
+        ("inputs", _tensors(m["inputs"])),
+        ("outputs", _tensors(m["outputs"])),
+        ("nodes", f"{before:,} -> {after:,}"),
+        ("verified", _verdict(m["verification"])),
+        ("loaders", ", ".join(m["loaders"]) or "none"),
+        ("toolchain", _wrapped(f"{k} {v}" for k, v in toolchain.items())),
+        ("files", columns(files, right=(0,))),
+    ]
+    return f"{head}\n{labelled(rows)}"
+
+
+def _listed(pairs: Iterable[tuple[str, Any]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs)
+
+
+def _wrapped(parts: Iterable[str]) -> str:
+    """`parts` with commas between them, broken into lines between parts only."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len(lines[-1]) + 2 + len(part) > TEXT_WIDTH - LABEL_WIDTH:
+            lines[-1] += ","
+            lines.append("")
+        lines[-1] += f", {part}" if lines[-1] else part
+    return "\n".join(lines)
+
+
+def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = []
+    for row in rows:
+        bounds = _listed(
+            (name, f"{low}..{high}@{typical}")
+            for name, (low, typical, high) in row.get("bounds", {}).items()
+        )
+        cells.append((row["name"], row["dtype"], format_shape(row["shape"]), bounds))
+    return columns(cells) or "none"
+
+
+def targets_table(rows: Sequence[tuple[Target, bool]]) -> Output:
+    """Of `targets`: each with whether its back end is installed."""
+    document = {"targets": [{**t.to_json(), "installed": there} for t, there in rows]}
+    header = ("TARGET", "BACK END", "DEVICE", "PRECISION", "INSTALLED", "")
+    cells = [
+        (t.name, t.back_end, t.device, str(t.precision), "yes" if there else "no", t.summary)
+        for t, there in rows
+    ]
+    return Output(document, columns([header, *cells]))
+
+
+def target_details(target: Target, end: BackEnd, there: bool) -> Output:
+    """Of `targets NAME`."""
+    document = {
+        "target": {**target.to_json(), "installed": there},
+        "back_end": {
+            "name": end.NAME,
+            "summary": end.SUMMARY,
+            "precisions": [str(p) for p in end.PRECISIONS],
+            "options": dict(end.OPTIONS),
+            "min_opset": end.MIN_OPSET,
+        },
+    }
+    options = columns([(f"-X {key}=...", text) for key, text in end.OPTIONS.items()])
+    rows = [
+        ("back end", f"{end.NAME}: {end.SUMMARY}"),
+        ("installed", "yes" if there else f"no: `infc doctor {end.NAME}` says how"),
+        ("device", target.device),
+        ("triple", target.triple or "this machine's"),
+        ("precisions", f"{', '.join(end.PRECISIONS)} (default {target.precision})"),
+        ("opset", f"{end.MIN_OPSET} or later; older graphs are converted"),
+        ("options", options or "none"),
+    ]
+    if target.options:
+        rows.append(("preset", _listed((f"-X {k}", v) for k, v in target.options.items())))
+    return Output(
+        document, f"{click.style(target.name, bold=True)}  {target.summary}\n{labelled(rows)}"
+    )
+
+
+def passes_table(phases: Sequence[Phase], order: Sequence[tuple[str, str, str]]) -> Output:
+    """Of `passes`."""
+    rows = [
+        {"name": spec.name, "phase": phase.name, "repeat": phase.repeat, "summary": spec.summary}
+        for phase in phases
+        for spec in phase.passes
+    ]
+    reasons = [{"earlier": a, "later": b, "why": why} for a, b, why in order]
+    width = max(len(row["name"]) for row in rows)
+    blocks = []
+    for phase in phases:
+        again = ", again and again until nothing changes" if phase.repeat else ""
+        lines = [f"  {spec.name.ljust(width)}  {spec.summary}" for spec in phase.passes]
+        blocks.append("\n".join([f"{click.style(phase.name, bold=True)}{again}", *lines]))
+    return Output({"passes": rows, "order": reasons}, "\n\n".join(blocks))
+
+
+def examined(examination: Examination) -> Output:
+    """Of `doctor`: exit code 4 where something required is missing."""
+    document = {
+        "infc": examination.infc,
+        "python": examination.python,
+        "system": examination.system,
+        "required": list(examination.required),
+        "groups": [group.to_json() for group in examination.groups],
+    }
+    groups = examination.groups
+    width = max(len(item.name) for group in groups for item in group.items)
+    blocks = [f"infc {examination.infc}, Python {examination.python}, {examination.system}"]
+    for group in groups:
+        verdict = ("ready", "green") if group.ready else ("incomplete", "yellow")
+        lines = [
+            f"{click.style(group.name, bold=True)}: {group.summary}, "
+            f"{click.style(verdict[0], fg=verdict[1])}"
+        ]
+        for item in group.items:
+            missing = click.style("missing", fg="red")
+            state = item.found if item.found is not None else f"{missing}  {item.remedy}"
+            lines.append(f"  {item.name.ljust(width)}  {state}")
+        blocks.append("\n".join(lines))
+    code = ExitCode.DONE if examination.ready else ExitCode.TOOLCHAIN_MISSING
+    return Output(document, "\n\n".join(blocks), code)
+
+
+def explained(code: Code) -> Output:
+    """Of `explain CODE`."""
+    document = {
+        "code": code.id,
+        "title": code.title,
+        "exit_code": int(code.exit_code),
+        "explanation": code.explanation,
+    }
+    head = f"{click.style(code.id, bold=True)}: {code.title}"
+    status = f"Exit code, where it is an error: {int(code.exit_code)}"
+    return Output(document, f"{head}\n\n{textwrap.fill(code.explanation, 80)}\n\n{status}")
+
+
+def codes_table(codes: Iterable[Code]) -> Output:
+    """Of `explain` without a code."""
+    rows = list(codes)
+    document = {
+        "codes": [{"code": c.id, "title": c.title, "exit_code": int(c.exit_code)} for c in rows]
+    }
+    return Output(document, columns([(c.id, c.title) for c in rows]))

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from infc.lazy_sympy import install as _install_lazy_sympy
+
 if TYPE_CHECKING:
     from infc.api import bench, compile, inspect, optimize, verify
     from infc.diagnostics import Diagnostic, InfcError
+
+_install_lazy_sympy()
 
 __version__ = "0.1.0"
 __all__ = [

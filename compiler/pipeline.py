@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from infc.request import PassOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from onnx_ir.passes import PassBase
 
 MAX_ROUNDS = 12
 """A phase that repeats stops here; a well-behaved one needs three or four rounds."""
@@ -66,10 +67,19 @@ def run(
         InfcError: E301 a pass failed, E302 an option names an unknown pass.
     """
     _check_names(options)
-    records: dict[str, PassRecord] = {}
+    state = _State(node_count(model))
     for phase in PIPELINE:
-        _run_phase(model, phase, options, records, on_pass)
-    return tuple(records.values())
+        _run_phase(model, phase, options, state, on_pass)
+    return tuple(state.records.values())
+
+
+@dataclass(slots=True)
+class _State:
+    """What is carried from pass to pass: `version` counts the changes made to the model."""
+
+    nodes: int
+    version: int = 0
+    records: dict[str, PassRecord] = field(default_factory=dict)
 
 
 def node_count(model: ir.Model) -> int:
@@ -87,45 +97,62 @@ def _run_phase(
     model: ir.Model,
     phase: Phase,
     options: PassOptions,
-    records: dict[str, PassRecord],
+    state: _State,
     on_pass: Callable[[str], None],
 ) -> None:
+    """Run the passes in order; where the phase repeats, until each has seen the last change."""
+    passes = [(spec, _make(spec)) for spec in phase.passes if spec.name not in options.disabled]
+    seen: dict[str, int] = {}
     for _ in range(MAX_ROUNDS if phase.repeat else 1):
-        changed = False
-        for spec in phase.passes:
-            if spec.name in options.disabled:
+        for spec, instance in passes:
+            if seen.get(spec.name) == state.version:
                 continue
             on_pass(spec.name)
-            record = records.setdefault(spec.name, PassRecord(spec.name))
-            changed |= _run_one(model, spec, options, record)
-        if not changed:
+            _run_one(model, spec, instance, options, state)
+            seen[spec.name] = state.version
+        if all(version == state.version for version in seen.values()):
             return
 
 
-def _run_one(model: ir.Model, spec: PassSpec, options: PassOptions, record: PassRecord) -> bool:
-    before = node_count(model)
+def _make(spec: PassSpec) -> PassBase:
+    try:
+        return spec.make()
+    except Exception as error:
+        raise _broken(spec, error) from error
+
+
+def _run_one(
+    model: ir.Model, spec: PassSpec, instance: PassBase, options: PassOptions, state: _State
+) -> None:
+    record = state.records.setdefault(spec.name, PassRecord(spec.name))
     start = time.perf_counter()
     try:
-        modified = spec.make()(model).modified
+        modified = instance(model).modified
     except InfcError:
         raise
     except Exception as error:
-        raise fail(
-            "E301",
-            f"pass `{spec.name}` failed: {type(error).__name__}: {error}",
-            help=f"please report this; go on with `--disable-pass {spec.name}`",
-        ) from error
+        raise _broken(spec, error) from error
     record.seconds += time.perf_counter() - start
-    record.nodes_before = before if not record.runs else record.nodes_before
-    record.nodes_after = node_count(model)
-    record.removed += before - record.nodes_after
+    record.nodes_before = record.nodes_before if record.runs else state.nodes
     record.runs += 1
-    record.changes += modified
-    if modified and options.check_between:
-        _check(model, spec)
-    if modified and spec.name in options.dump_after:
-        _dump(model, options.dump_dir or Path(), f"{record.runs:02d}-{spec.name}.onnx")
-    return modified
+    if modified:
+        record.changes += 1
+        state.version += 1
+        before, state.nodes = state.nodes, node_count(model)
+        record.removed += before - state.nodes
+        if options.check_between:
+            _check(model, spec)
+        if spec.name in options.dump_after:
+            _dump(model, options.dump_dir or Path(), f"{record.runs:02d}-{spec.name}.onnx")
+    record.nodes_after = state.nodes
+
+
+def _broken(spec: PassSpec, error: Exception) -> InfcError:
+    return fail(
+        "E301",
+        f"pass `{spec.name}` failed: {type(error).__name__}: {error}",
+        help=f"please report this; go on with `--disable-pass {spec.name}`",
+    )
 
 
 def _check(model: ir.Model, spec: PassSpec) -> None:

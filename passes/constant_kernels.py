@@ -1,0 +1,281 @@
+"""What constant operators compute: numpy for the frequent ones, ONNX's reference for the rest.
+
+A kernel takes the node and its input arrays and returns the output arrays, or None where it is
+not sure. The kernels here give bit for bit what `onnx.reference` gives (a test compares them);
+they exist because importing and running the reference evaluator costs milliseconds per node.
+Attributes of older opsets and inputs of newer ones are both understood (Unsqueeze-11 and -13).
+Outputs that only repeat an input (Expand, ConstantOfShape) are broadcast views without memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from infc.passes.rewriting import Array, attribute
+
+Arrays = Sequence[Array | None]
+Kernel = Callable[[ir.Node, Arrays], Array | None]
+
+
+def run(node: ir.Node, inputs: Arrays, opset: int) -> list[Array] | None:
+    """The outputs of a deterministic standard node; None where they cannot be computed."""
+    kernel = KERNELS.get(node.op_type)
+    if kernel is not None and len(node.outputs) == 1:
+        with np.errstate(all="ignore"):
+            output = kernel(node, inputs)
+        return None if output is None else [output]
+    return _reference(node, inputs, opset)
+
+
+def _reference(node: ir.Node, inputs: Arrays, opset: int) -> list[Array] | None:
+    """Through `onnx.reference`, as a model of one node of the right opset."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    names = [f"i{k}" if a is not None else "" for k, a in enumerate(inputs)]
+    outputs = [f"o{k}" if v.name else "" for k, v in enumerate(node.outputs)]
+    proto = ir.serde.serialize_node(node)
+    proto.ClearField("input")
+    proto.ClearField("output")
+    proto.input.extend(names)
+    proto.output.extend(outputs)
+    empty = onnx.TypeProto()
+    graph = onnx.helper.make_graph(
+        [proto],
+        "constant",
+        [onnx.helper.make_value_info(n, empty) for n in names if n],
+        [onnx.helper.make_value_info(n, empty) for n in outputs if n],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    feeds = {n: a for n, a in zip(names, inputs, strict=True) if n}
+    found = iter(ReferenceEvaluator(model).run(None, feeds))
+    results = [np.asarray(next(found)) if n else np.empty(0) for n in outputs]
+    return results if all(r.dtype != object for r in results) else None
+
+
+def _ints(node: ir.Node, inputs: Arrays, name: str, index: int) -> list[int] | None:
+    """Axes and the like, from the attribute or the input."""
+    if name in node.attributes:
+        return [int(i) for i in attribute(node, name)]
+    array = inputs[index] if index < len(inputs) else None
+    return None if array is None else [int(i) for i in array.reshape(-1)]
+
+
+def _identity(node: ir.Node, inputs: Arrays) -> Array | None:
+    return inputs[0]
+
+
+def _shape(node: ir.Node, inputs: Arrays) -> Array | None:
+    x = inputs[0]
+    if x is None:
+        return None
+    end = attribute(node, "end")
+    return np.array(x.shape[slice(attribute(node, "start", 0), end)], np.int64)
+
+
+def _size(node: ir.Node, inputs: Arrays) -> Array | None:
+    return None if inputs[0] is None else np.array(inputs[0].size, np.int64)
+
+
+def _cast(node: ir.Node, inputs: Arrays) -> Array | None:
+    """Between bool, integers of 8 bits and more, and IEEE floats; the rest is not attempted."""
+    x, to = inputs[0], ir.DataType(attribute(node, "to"))
+    if x is None or to not in _CASTABLE or x.dtype not in _CASTABLE_NUMPY:
+        return None
+    target = to.numpy()
+    if x.dtype.kind == "f" and target.kind in "iu":
+        limits = np.iinfo(target)
+        whole = np.trunc(x.astype(np.float64))
+        if not ((whole >= limits.min) & (whole <= limits.max)).all():
+            return None  # undefined in ONNX, and different from one processor to the next
+        if target.itemsize == 8 and (np.abs(whole) >= 2.0**63).any():
+            return None
+    return x.astype(target)
+
+
+_CASTABLE = frozenset(
+    getattr(ir.DataType, n)
+    for n in "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FLOAT16 FLOAT DOUBLE".split()
+)
+_CASTABLE_NUMPY = frozenset(t.numpy() for t in _CASTABLE)
+
+
+def _reshape(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, wanted = inputs[0], _ints(node, inputs, "shape", 1)
+    if x is None or wanted is None:
+        return None
+    if not attribute(node, "allowzero", 0):
+        if any(n == 0 and i >= x.ndim for i, n in enumerate(wanted)):
+            return None
+        wanted = [x.shape[i] if n == 0 else n for i, n in enumerate(wanted)]
+    return x.reshape(wanted)
+
+
+def _flatten(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, axis = inputs[0], attribute(node, "axis", 1)
+    if x is None:
+        return None
+    axis = axis + x.ndim if axis < 0 else axis
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def _squeeze(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, axes = inputs[0], _ints(node, inputs, "axes", 1)
+    if x is None:
+        return None
+    return x.squeeze() if axes is None else x.squeeze(tuple(axes))
+
+
+def _unsqueeze(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, axes = inputs[0], _ints(node, inputs, "axes", 1)
+    return None if x is None or axes is None else np.expand_dims(x, tuple(axes))
+
+
+def _transpose(node: ir.Node, inputs: Arrays) -> Array | None:
+    x = inputs[0]
+    return None if x is None else x.transpose(attribute(node, "perm"))
+
+
+def _concat(node: ir.Node, inputs: Arrays) -> Array | None:
+    arrays = [a for a in inputs if a is not None]
+    return np.concatenate(arrays, attribute(node, "axis", 1))
+
+
+def _gather(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, indices = inputs[0], inputs[1]
+    if x is None or indices is None:
+        return None
+    axis = attribute(node, "axis", 0)
+    size = x.shape[axis]
+    if indices.size and not (-size <= indices.min() and indices.max() < size):
+        return None
+    return np.asarray(np.take(x, indices, axis))
+
+
+def _slice(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, starts = inputs[0], _ints(node, inputs, "starts", 1)
+    ends, axes = _ints(node, inputs, "ends", 2), _ints(node, inputs, "axes", 3)
+    if x is None or starts is None or ends is None:
+        return None
+    steps = _ints(node, inputs, "steps", 4) or [1] * len(starts)
+    cut = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(
+        range(len(starts)) if axes is None else axes, starts, ends, steps, strict=True
+    ):
+        size = x.shape[axis]
+        # As ONNX clamps: an `end` below -size with a negative step means "through the first".
+        first = start + size if start < 0 else start
+        last = end + size if end < 0 else end
+        if step > 0:
+            cut[axis] = slice(min(max(first, 0), size), min(max(last, 0), size), step)
+        else:
+            last = min(max(last, -1), size - 1)
+            cut[axis] = slice(min(max(first, 0), size - 1), None if last < 0 else last, step)
+    return x[tuple(cut)]
+
+
+def _expand(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, shape = inputs[0], _ints(node, inputs, "shape", 1)
+    if x is None or shape is None:
+        return None
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape)))
+
+
+def _constant_of_shape(node: ir.Node, inputs: Arrays) -> Array | None:
+    if inputs[0] is None:
+        return None
+    value = attribute(node, "value")
+    fill = np.zeros((), np.float32) if value is None else value.numpy().reshape(())
+    return np.broadcast_to(fill, tuple(int(n) for n in inputs[0]))
+
+
+def _range(node: ir.Node, inputs: Arrays) -> Array | None:
+    if any(a is None or a.dtype.kind not in "iu" for a in inputs):
+        return None
+    start, limit, delta = (int(a.reshape(())) for a in inputs if a is not None)
+    if not delta or max(0, -(-(limit - start) // delta)) > MAX_RANGE:
+        return None
+    return np.arange(start, limit, delta, dtype=inputs[0].dtype if inputs[0] is not None else None)
+
+
+MAX_RANGE = 1 << 20
+
+
+def _where(node: ir.Node, inputs: Arrays) -> Array | None:
+    condition, x, y = inputs
+    if condition is None or x is None or y is None:
+        return None
+    return np.where(condition, x, y)
+
+
+def _binary(function: Callable[[Any, Any], Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Arrays) -> Array | None:
+        a, b = inputs
+        if a is None or b is None or a.dtype != b.dtype:
+            return None
+        return np.asarray(function(a, b))
+
+    return kernel
+
+
+def _divide(a: Array, b: Array) -> Array:
+    """Integers round toward zero, as in C."""
+    if a.dtype.kind not in "iu":
+        return np.asarray(a / b)
+    if not b.all():
+        raise ZeroDivisionError
+    if a.dtype.kind == "u":
+        return np.asarray(a // b)
+    quotient = np.abs(a) // np.abs(b)
+    return np.asarray(np.where((a < 0) == (b < 0), quotient, -quotient).astype(a.dtype))
+
+
+def _unary(function: Callable[[Any], Any]) -> Kernel:
+    def kernel(node: ir.Node, inputs: Arrays) -> Array | None:
+        return None if inputs[0] is None else np.asarray(function(inputs[0]))
+
+    return kernel
+
+
+KERNELS: dict[str, Kernel] = {
+    "Abs": _unary(np.abs),
+    "Add": _binary(np.add),
+    "And": _binary(np.logical_and),
+    "Cast": _cast,
+    "Ceil": _unary(np.ceil),
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Div": _binary(_divide),
+    "Equal": _binary(np.equal),
+    "Expand": _expand,
+    "Flatten": _flatten,
+    "Floor": _unary(np.floor),
+    "Gather": _gather,
+    "Greater": _binary(np.greater),
+    "GreaterOrEqual": _binary(np.greater_equal),
+    "Identity": _identity,
+    "Less": _binary(np.less),
+    "LessOrEqual": _binary(np.less_equal),
+    "Mul": _binary(np.multiply),
+    "Neg": _unary(np.negative),
+    "Not": _unary(np.logical_not),
+    "Or": _binary(np.logical_or),
+    "Range": _range,
+    "Reciprocal": _unary(np.reciprocal),
+    "Reshape": _reshape,
+    "Shape": _shape,
+    "Size": _size,
+    "Slice": _slice,
+    "Sqrt": _unary(np.sqrt),
+    "Squeeze": _squeeze,
+    "Sub": _binary(np.subtract),
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Where": _where,
+    "Xor": _binary(np.logical_xor),
+}

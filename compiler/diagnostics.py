@@ -230,6 +230,23 @@ _TABLE = (
         "operator its framework lacks. `--no-verify` skips it; the bundle then says so.",
     ),
     Code(
+        "E108",
+        "an input or output cannot cross the loader interface",
+        ExitCode.BUILD_FAILED,
+        "A bundle's C interface passes dense tensors of plain numbers. Strings, sequences, "
+        "optionals, maps, sparse tensors, complex numbers and types of less than a byte may be "
+        "used inside the model but not at its inputs and outputs.",
+    ),
+    Code(
+        "E109",
+        "inputs with a default value are treated as constants",
+        ExitCode.BUILD_FAILED,
+        "From ONNX IR version 4 on, an initializer that is also listed as an input is an input "
+        "with a default. Most exporters that write such files list every weight, so infc makes "
+        "constants of them and says so in a note. `--input NAME=SHAPE` keeps one as an input, "
+        "then without a default.",
+    ),
+    Code(
         "E110",
         "bad usage",
         ExitCode.USAGE,

@@ -53,9 +53,9 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
     """Read the model file `path`.
 
     Raises:
-        InfcError: E100 to E106, all of them found at once where there are several.
+        InfcError: E100 to E108, all of them found at once where there are several.
     """
-    from infc.frontends.sniff import Kind, sniff
+    from infc.frontends.sniff import EXPORT, Kind, sniff
 
     kind = sniff(path)
     if kind is Kind.ONNX:
@@ -64,6 +64,6 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
         return onnx.load(path, inputs)
     raise fail(
         "E101",
-        f"`{path}` is {kind.value}, which this version of infc does not read",
-        help="convert it to ONNX first",
+        f"`{path}` is {kind.value}; this version of infc reads ONNX",
+        help=EXPORT[kind],
     )

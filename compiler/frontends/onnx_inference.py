@@ -1,0 +1,346 @@
+"""Types and shapes of every value: ONNX's own inference, kept at arm's length.
+
+ONNX infers in C++, on a whole serialised model. It is given a *skeleton*: the graph without its
+large weights (they become inputs of the same type and shape), nodes in order, and without the
+shapes that the file claims for the results of operators ONNX knows, so that a stale claim neither
+stops the inference nor survives it. It runs in a forked child with limits, because a file can be
+made that crashes it.
+
+What ONNX Runtime would refuse is refused here, with the node's name: an operand of a type that
+the operator does not take, two operands that must agree and do not, and what inference itself
+finds (ranks, incompatible dimensions, attributes out of range).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import onnx
+
+from infc.frontends import guarded
+from infc.frontends.findings import Findings, printable, quoted
+from infc.frontends.onnx_external import read_piece
+from infc.frontends.onnx_structure import (
+    Context,
+    function_id,
+    schema_of,
+    subgraphs,
+    topological_order,
+)
+from infc.frontends.onnx_tensors import byte_size, is_external, type_name
+
+SMALL_BYTES = 8192
+"""Constants up to this size stay in the skeleton: shapes, axes and pads decide other shapes."""
+TIMEOUT_S = 120.0
+
+_Type = onnx.TypeProto
+_FAILURE = re.compile(
+    r"\(op_type:(?P<op>.*?), node name: (?P<node>.*?)\): (?:\[\w+\] )?(?P<what>.*?)"
+    r"(?=\n\(op_type:|\n*\Z)",
+    re.DOTALL,
+)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes of `graph` and the graphs in it into an order in which they can run."""
+    reads = []
+    for node in graph.node:
+        for inner in subgraphs(node):
+            sort_nodes(inner)
+        reads.append([*node.input, *captures(node)])
+    order = topological_order(graph.node, reads)
+    if order != list(range(len(order))):
+        nodes = [graph.node[i] for i in order]
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def captures(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that the graphs in `node` read; some may be their own, which does no harm."""
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield from inner.input
+            yield from captures(inner)
+
+
+def infer(model: onnx.ModelProto, folder: Path, context: Context) -> None:
+    """Write types and shapes into `model` and add an E104 for every node that cannot run."""
+    sort_nodes(model.graph)
+    bare = _skeleton(model, folder, context)
+    findings = context.findings
+    try:
+        answer = guarded.call(lambda: _infer(bare), TIMEOUT_S)
+    except guarded.ChildDiedError as error:
+        findings.add("E104", f"ONNX shape inference {printable(str(error))} on this graph")
+        return
+    (size,) = struct.unpack("<I", answer[:4])
+    text = answer[4 : 4 + size].decode("utf-8", "replace")
+    inferred = onnx.ModelProto.FromString(answer[4 + size :])
+    _merge(model.graph, inferred.graph)
+    before = len(findings.found)
+    check_types(model.graph, context)
+    if len(findings.found) == before:
+        _report(text, model.graph, context)
+
+
+def _infer(bare: onnx.ModelProto) -> bytes:
+    """In the child: (length, errors, inferred model); lenient where strict finds an error."""
+    infer_shapes, text = onnx.shape_inference.infer_shapes, ""
+    try:
+        result = infer_shapes(bare, check_type=True, strict_mode=True, data_prop=True)
+    except Exception as error:
+        text = str(error) or type(error).__name__
+        with contextlib.suppress(Exception):
+            bare = infer_shapes(bare, check_type=False, strict_mode=False, data_prop=True)
+        result = bare
+    message = text.encode("utf-8", "replace")
+    return struct.pack("<I", len(message)) + message + result.SerializeToString()
+
+
+def _report(text: str, graph: onnx.GraphProto, context: Context) -> None:
+    """ONNX's own findings, each at its node."""
+    if not text:
+        return
+    places = {
+        (str(node.op_type), str(node.name)): context.place(node, i)
+        for i, node in reversed(list(enumerate(graph.node)))
+    }
+    matches = list(_FAILURE.finditer(text))
+    for match in matches:
+        op, name = match["op"], match["node"]
+        fallback = f"{context.label}/{printable(name) or '?'} ({printable(op)})"
+        place = places.get((op, name), fallback)
+        context.findings.add("E104", printable_lines(match["what"]), place)
+    # Without a node's name it is about ONNX's own expansion of an operator into others, in which
+    # some releases of ONNX make mistakes (1.23: MeanVarianceNormalization-13).
+    if not matches and not re.search(r"\(op_type:[^,()]*\):", text):
+        context.findings.add("E104", f"shape inference: {printable_lines(text)}", context.label)
+
+
+def printable_lines(text: str) -> str:
+    """ONNX's message on one line, without the prefixes of its nested exceptions."""
+    words = re.sub(r"\[(Shape|Type)InferenceError\] ?|Inference error\(s\): ?", "", text).split()
+    line = " ".join(words)
+    return "".join(c if c.isprintable() else "?" for c in line)[:300]
+
+
+def _skeleton(model: onnx.ModelProto, folder: Path, context: Context) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.ir_version = model.ir_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    graph, out = model.graph, bare.graph
+    out.name = "main"
+    out.input.extend(graph.input)
+    out.output.extend(_without_shapes(graph.output))
+    known = _known_outputs(graph.node, context)
+    for value in graph.value_info:
+        out.value_info.extend(_without_shapes([value]) if value.name in known else [value])
+    inputs = {v.name for v in graph.input}
+    for tensor in graph.initializer:
+        _add_tensor(out, tensor, folder, inputs)
+    for node in graph.node:
+        large = next(
+            (a.t for a in node.attribute if node.op_type == "Constant" and a.HasField("t")), None
+        )
+        if large is not None and node.output and (is_external(large) or _is_large(large)):
+            named = onnx.TensorProto(name=node.output[0], dims=large.dims)
+            named.data_type = large.data_type
+            _add_tensor(out, large if not _is_large(large) else named, folder, inputs, named.name)
+            continue
+        copy = out.node.add()
+        copy.CopyFrom(node)
+        for inner in subgraphs(copy):
+            _strip(inner, context)
+    return bare
+
+
+def _add_tensor(
+    out: onnx.GraphProto,
+    tensor: onnx.TensorProto,
+    folder: Path,
+    inputs: set[str],
+    name: str = "",
+) -> None:
+    """Add a constant to the skeleton: itself where it is small, else an input that looks alike."""
+    name = name or tensor.name
+    if not _is_large(tensor):
+        small = out.initializer.add()
+        small.CopyFrom(tensor)
+        small.name = name
+        if is_external(tensor):
+            small.raw_data = read_piece(tensor, folder)
+            small.ClearField("data_location")
+            del small.external_data[:]
+    elif name not in inputs:
+        kind = out.input.add(name=name).type.tensor_type
+        kind.elem_type = tensor.data_type
+        kind.shape.SetInParent()
+        for size in tensor.dims:
+            kind.shape.dim.add().dim_value = size
+
+
+def _is_large(tensor: onnx.TensorProto) -> bool:
+    return byte_size(tensor) > SMALL_BYTES
+
+
+def _strip(graph: onnx.GraphProto, context: Context) -> None:
+    """The same for a graph in an attribute, in place: large weights leave their type behind."""
+    known = _known_outputs(graph.node, context)
+    values = [*graph.value_info]
+    claims = [*_without_shapes(v for v in values if v.name in known)]
+    claims += [v for v in values if v.name not in known]
+    claims = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in claims]
+    keep = []
+    for tensor in graph.initializer:
+        if not is_external(tensor) and not _is_large(tensor):
+            keep.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
+            continue
+        claim = onnx.ValueInfoProto(name=tensor.name)
+        claim.type.tensor_type.elem_type = tensor.data_type
+        claim.type.tensor_type.shape.SetInParent()
+        for size in tensor.dims:
+            claim.type.tensor_type.shape.dim.add().dim_value = size
+        claims.append(claim)
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(keep)
+    graph.value_info.extend(claims)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _strip(inner, context)
+
+
+def _known_outputs(nodes: Sequence[onnx.NodeProto], context: Context) -> set[str]:
+    """What ONNX can infer by itself."""
+    return {name for node in nodes if _has_schema(node, context) for name in node.output}
+
+
+def _has_schema(node: onnx.NodeProto, context: Context) -> bool:
+    version = context.opsets.get(node.domain)
+    known = version is not None and schema_of(node.op_type, node.domain, version) is not None
+    return known or function_id(node) in context.functions
+
+
+def _without_shapes(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.ValueInfoProto]:
+    for value in values:
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(value)
+        if copy.type.HasField("tensor_type"):
+            copy.type.tensor_type.ClearField("shape")
+        yield copy
+
+
+def _merge(graph: onnx.GraphProto, inferred: onnx.GraphProto) -> None:
+    """Write what was inferred over what the file claims."""
+    claims = {v.name: v for v in (*graph.value_info, *graph.output)}
+    symbols = {d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim}
+    for value in (*inferred.value_info, *inferred.output):
+        claim = claims.get(value.name)
+        if claim is None:
+            graph.value_info.add().CopyFrom(value)
+            continue
+        _merge_type(claim.type, value.type, symbols)
+    for value in graph.output:
+        _forget_generated(value, symbols)
+    pairs = zip(
+        (n for n in graph.node if any(True for _ in subgraphs(n))),
+        (n for n in inferred.node if any(True for _ in subgraphs(n))),
+        strict=False,
+    )
+    for ours, theirs in pairs:
+        for a, b in zip(subgraphs(ours), subgraphs(theirs), strict=False):
+            _merge(a, b)
+
+
+def _merge_type(claim: onnx.TypeProto, fact: onnx.TypeProto, symbols: set[str]) -> None:
+    if not claim.HasField("tensor_type") or not fact.HasField("tensor_type"):
+        if claim.WhichOneof("value") is None:
+            claim.CopyFrom(fact)
+        return
+    old, new = claim.tensor_type, fact.tensor_type
+    old.elem_type = new.elem_type or old.elem_type
+    if not new.HasField("shape"):
+        return
+    if not old.HasField("shape") or len(old.shape.dim) != len(new.shape.dim):
+        old.shape.CopyFrom(new.shape)
+        return
+    for mine, found in zip(old.shape.dim, new.shape.dim, strict=True):
+        # A symbol of an input is certain; one that inference made up says less than any claim.
+        certain = found.HasField("dim_value") or found.dim_param in symbols - {""}
+        if certain or not (mine.HasField("dim_value") or mine.dim_param):
+            mine.CopyFrom(found)
+
+
+def _forget_generated(value: onnx.ValueInfoProto, symbols: set[str]) -> None:
+    """Of a size that inference only numbered, nothing is known."""
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.dim_param.startswith("unk__") and dim.dim_param not in symbols:
+            dim.ClearField("dim_param")
+
+
+def check_types(
+    graph: onnx.GraphProto, context: Context, outer: Mapping[str, str | None] | None = None
+) -> None:
+    """Add an E104 for every operand of a type that its operator does not take."""
+    types: dict[str, str | None] = dict(outer or {})
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        types[value.name] = spell_type(value.type)
+    for tensor in graph.initializer:
+        types[tensor.name] = f"tensor({type_name(tensor.data_type)})"
+    for index, node in enumerate(graph.node):
+        version = context.opsets.get(node.domain)
+        schema = None
+        if version is not None and function_id(node) not in context.functions:
+            schema = schema_of(node.op_type, node.domain, version)
+        if schema is not None:
+            _check_operands(node, schema, types, context.place(node, index), context.findings)
+        for inner in subgraphs(node):
+            check_types(inner, context, types)
+
+
+def _check_operands(
+    node: onnx.NodeProto,
+    schema: onnx.defs.OpSchema,
+    types: Mapping[str, str | None],
+    place: str,
+    findings: Findings,
+) -> None:
+    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
+    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
+    bound: dict[str, tuple[str, str]] = {}
+    for i, name in enumerate(node.input):
+        kind = types.get(name) if name else None
+        if kind is None or not schema.inputs:
+            continue
+        formal = schema.inputs[min(i, len(schema.inputs) - 1)]
+        takes = allowed.get(formal.type_str, {formal.type_str})
+        operand = f"input {quoted(name)} ({formal.name})"
+        if kind not in takes:
+            wants = ", ".join(sorted(takes)) if len(takes) <= 6 else f"{len(takes)} other types"
+            findings.add("E104", f"{operand} is {kind}; the operator takes {wants}", place)
+            continue
+        if formal.option == variadic and not formal.is_homogeneous:
+            continue
+        first, by = bound.setdefault(formal.type_str, (kind, name))
+        if first != kind:
+            what = f"{operand} is {kind}, but {quoted(by)} is {first}: they must agree"
+            findings.add("E104", what, place)
+
+
+def spell_type(kind: onnx.TypeProto) -> str | None:
+    """A type as ONNX's schemas spell it, `tensor(float)`; None where it is not known."""
+    field = kind.WhichOneof("value")
+    if field in ("tensor_type", "sparse_tensor_type"):
+        element = getattr(kind, field).elem_type
+        word = "tensor" if field == "tensor_type" else "sparse_tensor"
+        return f"{word}({type_name(element)})" if element else None
+    if field in ("sequence_type", "optional_type"):
+        inner = spell_type(getattr(kind, field).elem_type)
+        word = "seq" if field == "sequence_type" else "optional"
+        return f"{word}({inner})" if inner else None
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ CORE = {"infc", "infc.request", "infc.diagnostics", "infc.bundle", "infc.signatu
 LEVELS = {
     "infc.cli": 5,
     "infc.api": 4,
+    "infc.results": 4,
     "infc.driver": 3,
     "infc.passes": 1,
     "infc.targets": 1,
@@ -39,13 +41,16 @@ def modules() -> list[tuple[str, Path]]:
 
 
 def level(module: str) -> int:
-    if module in CORE:
+    """Of a module, or of the module that a name belongs to."""
+    if module == "infc":
         return 0
-    while module and module not in LEVELS:
+    while module != "infc":
+        if module in CORE:
+            return 0
+        if module in LEVELS:
+            return LEVELS[module]
         module = module.rpartition(".")[0]
-        if module == "infc":
-            return 2
-    return LEVELS.get(module, 2)
+    return 2
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -79,8 +84,43 @@ def test_vendor_sdks_are_imported_inside_functions(module: str, path: Path) -> N
     assert not top & SDKS, f"{module} imports {top & SDKS} at its top level"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["compile", "--help"]])
+COMPLETIONS = {
+    "infc comp": "compile",
+    "infc compile --target intel-c": "intel-cpu",
+    "infc compile --disable-pass inline-f": "inline-functions",
+    "infc explain E70": "E702",
+    "infc inspect digits": "digits.onnx",
+}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["compile", "--help"], ["completion", "bash"], ["passes"], ["explain", "E203"]],
+    ids=" ".join,
+)
 def test_help_imports_nothing_slow(words: list[str]) -> None:
+    assert not loaded_by(words, {}) & SLOW
+
+
+@pytest.mark.parametrize("line", COMPLETIONS)
+def test_completion_imports_nothing_slow(line: str, tmp_path: Path) -> None:
+    (tmp_path / "digits.onnx").touch()
+    (tmp_path / "digits.txt").touch()
+    environment = {
+        "_INFC_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split()) - 1),
+    }
+    assert not loaded_by([], environment, tmp_path, f"plain,{COMPLETIONS[line]}\n") & SLOW
+
+
+SLOW = {"onnx", "onnx_ir", "numpy", "jinja2", "rich", "jsonschema", "sympy"} | SDKS
+
+
+def loaded_by(
+    words: list[str], environment: dict[str, str], cwd: Path = ROOT, printed: str = ""
+) -> set[str]:
+    """The top-level modules that `infc words...` has imported when it exits."""
     program = (
         "import sys, runpy; sys.argv = ['infc', *sys.argv[1:]]\n"
         "from infc.cli import main\n"
@@ -89,8 +129,12 @@ def test_help_imports_nothing_slow(words: list[str]) -> None:
         "print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
     )
-    loaded = set(done.stderr.split())
-    slow = {"onnx", "onnx_ir", "numpy", "jinja2", "rich", "jsonschema", "sympy"} | SDKS
-    assert not loaded & slow
+    assert printed in done.stdout
+    return set(done.stderr.split())

@@ -51,6 +51,9 @@ _REWRITES = (
     _rewrite("eliminate-no-ops", "remove nodes that give back their input"),
     _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
     _rewrite("fold-constant-arithmetic", "constant scales and shifts into their neighbours"),
+    _rewrite("fold-pad", "Pad into Conv, MaxPool and AveragePool"),
+    _rewrite("simplify-reshape", "chains of Reshape, Flatten, Squeeze, Unsqueeze made one or none"),
+    _rewrite("push-transpose", "transposes merged, cancelled, pushed to where they cancel"),
 )
 """Algebraic rewrites, by their golden graphs in tests/passes."""
 

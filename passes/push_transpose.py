@@ -1,0 +1,173 @@
+"""Transposes merged, cancelled, and pushed towards where they cancel.
+
+    Transpose(x, identity)                      ->  x
+    Transpose(Transpose(x, p), q)               ->  Transpose(x, p[q]) or x
+    Add(Transpose(a, p), Transpose(b, p))       ->  Transpose(Add(a, b), p)
+    Transpose(Relu(Transpose(x, p)), q)         ->  Relu(x)           where q undoes p
+    ReduceMean(Transpose(x, NHWC), [1, 2])      ->  ReduceMean(x, [2, 3])
+    Transpose that moves only dimensions of one ->  Reshape, next to another Reshape
+
+A transpose is pushed down, past its only reader, where that saves a node further down; so it ends
+up lower each time, and never in two places. `transposition` says how a reader is remapped.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from infc.passes.rewriting import (
+    Dim,
+    Edit,
+    dims,
+    producer,
+    rewrite,
+    sole_consumer,
+)
+from infc.passes.simplify_reshape import RENAMING
+from infc.passes.transposition import REMAPPED, Perm, Plan, perm_of, plan
+
+MAX_DEPTH = 12
+"""Readers looked at, one after the other, for a place where a pushed transpose pays."""
+
+
+class PushTranspose(ir.passes.InPlacePass):
+    """Merge, cancel and push transposes."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Visit every node once; a pushed transpose comes later, and is visited again."""
+        return rewrite(model, {"Transpose": _transpose})
+
+
+def _transpose(node: ir.Node, edit: Edit) -> bool:
+    perm = perm_of(node)
+    x, y = node.inputs[0], node.outputs[0]
+    if perm is None or x is None:
+        return False
+    if _is_identity(perm):
+        return edit.forward(y, x)
+    inner = producer(x, "Transpose")
+    first = perm_of(inner) if inner is not None else None
+    if inner is not None and first is not None and len(first) == len(perm):
+        both = tuple(first[i] for i in perm)
+        source = inner.inputs[0]
+        if source is not None and _is_identity(both):
+            return edit.forward(y, source)
+        edit.replace(y, "Transpose", [source], {"perm": both})
+        return True
+    return _to_reshape(node, x, perm, edit) or _push(node, y, perm, edit)
+
+
+def _is_identity(perm: Perm) -> bool:
+    return perm == tuple(range(len(perm)))
+
+
+def _to_reshape(node: ir.Node, x: ir.Value, perm: Perm, edit: Edit) -> bool:
+    """Make it a Reshape that merges with its neighbour, where only dimensions of one move."""
+    shape = dims(x)
+    y = node.outputs[0]
+    reader = sole_consumer(y)
+    neighbours = (x.producer(), reader)
+    if shape is None or len(shape) != len(perm):
+        return False
+    if not any(n is not None and n.op_type in RENAMING and not n.domain for n in neighbours):
+        return False
+    moved = [axis for axis in perm if shape[axis] != 1]
+    if moved != sorted(moved):
+        return False
+    after: list[Dim] = [shape[axis] for axis in perm]
+    if sum(not isinstance(n, int) for n in after) > 1:
+        return False
+    target = [n if isinstance(n, int) else -1 for n in after]
+    edit.replace(y, "Reshape", [x, edit.ints(target, f"{y.name}_shape", node)])
+    return True
+
+
+def _push(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> bool:
+    """Push past the only reader, where that pays."""
+    reader = _reader(y)
+    found = plan(reader, y, perm, edit) if reader is not None else None
+    if reader is None or found is None or not _owned(reader, found):
+        return False
+    out = reader.outputs[0]
+    saves = found.transposes > 1 or _is_identity(found.perm) or _pays(out, found.perm, edit, 0)
+    if not saves:
+        return False
+    inputs = [value(edit) if callable(value) else value for value in found.inputs]
+    if _is_identity(found.perm):
+        edit.replace(out, reader.op_type, inputs, found.attributes)
+        return True
+    before = edit.emit(
+        reader.op_type,
+        inputs,
+        found.attributes,
+        at=reader,
+        dtype=out.dtype,
+        shape=_shape(out, found),
+    )
+    edit.replace(out, "Transpose", [before], {"perm": found.perm})
+    return True
+
+
+def _reader(value: ir.Value) -> ir.Node | None:
+    """The only reader, also where it reads `value` twice."""
+    readers = value.consumers()
+    home = value.producer()
+    if len(readers) != 1 or value.is_graph_output() or home is None:
+        return None
+    return readers[0] if readers[0].graph is home.graph else None
+
+
+def _owned(reader: ir.Node, found: Plan) -> bool:
+    """Whether every transpose that `reader` reads is read by it alone, and so goes away."""
+    sources = [producer(value, "Transpose") for value in reader.inputs]
+    return all(_reader(s.outputs[0]) is reader for s in sources if s is not None)
+
+
+def _pays(value: ir.Value, perm: Perm, edit: Edit, depth: int) -> bool:
+    """Whether a Transpose by `perm` after `value` would meet one to merge with further down."""
+    readers = value.consumers()
+    if value.is_graph_output() and not readers:
+        return False
+    home = value.producer()
+    for reader in readers:
+        if home is None or reader.graph is not home.graph or reader.domain:
+            continue
+        if reader.op_type == "Transpose":
+            return True
+    if depth >= MAX_DEPTH or len(readers) != 1 or value.is_graph_output():
+        return False
+    after = _after(readers[0], value, perm, edit)
+    if after is None or len(readers[0].outputs) != 1:
+        return False
+    return _is_identity(after) or _pays(readers[0].outputs[0], after, edit, depth + 1)
+
+
+def _after(reader: ir.Node, value: ir.Value, perm: Perm, edit: Edit) -> Perm | None:
+    """The permutation past `reader`, if `value` were transposed by `perm`."""
+    if reader.op_type not in REMAPPED or reader.domain:
+        return None
+    stand_in = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", list(perm))])
+    shadow = ir.Node(
+        reader.domain,
+        reader.op_type,
+        [stand_in.outputs[0] if v is value else v for v in reader.inputs],
+        list(reader.attributes.values()),
+    )
+    found = plan(shadow, stand_in.outputs[0], perm, edit)
+    for ghost in (shadow, stand_in):
+        for i in range(len(ghost.inputs)):
+            ghost.replace_input_with(i, None)
+    if found is None:
+        return None
+    return found.perm
+
+
+def _shape(out: ir.Value, found: Plan) -> list[Dim] | None:
+    """The shape before the transpose that gives `out`."""
+    shape = dims(out)
+    if shape is None or len(shape) != len(found.perm):
+        return None
+    before: list[Dim] = [None] * len(shape)
+    for i, axis in enumerate(found.perm):
+        before[axis] = shape[i]
+    return before

@@ -3,7 +3,7 @@
 The Python API has the power of the command line:
 
     import infc
-    bundles = infc.compile("model.onnx", targets=["cpu"], output="build")
+    infc.compile("model.onnx", targets=["cpu"], output="build")
     infc.optimize("model.onnx", "smaller.onnx")
     infc.verify("build/model-cpu", through="cpp")
 
@@ -18,14 +18,20 @@ from infc.lazy_sympy import install as _install_lazy_sympy
 
 if TYPE_CHECKING:
     from infc.api import bench, compile, inspect, optimize, verify
-    from infc.diagnostics import Diagnostic, InfcError
+    from infc.diagnostics import Diagnostic, ExitCode, InfcError
+    from infc.request import PassOptions, Precision, VerifyOptions, WorkerLimits
 
 _install_lazy_sympy()
 
 __version__ = "0.1.0"
 __all__ = [
     "Diagnostic",
+    "ExitCode",
     "InfcError",
+    "PassOptions",
+    "Precision",
+    "VerifyOptions",
+    "WorkerLimits",
     "__version__",
     "bench",
     "compile",
@@ -34,15 +40,22 @@ __all__ = [
     "verify",
 ]
 
+_HOMES = {
+    "infc.api": ("bench", "compile", "inspect", "optimize", "verify"),
+    "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
+    "infc.request": ("PassOptions", "Precision", "VerifyOptions", "WorkerLimits"),
+}
+
 
 def __getattr__(name: str) -> Any:
     """Resolve the public API on first use, so that ``import infc`` stays cheap (PEP 562)."""
-    if name in ("Diagnostic", "InfcError"):
-        from infc import diagnostics
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-        return getattr(diagnostics, name)
-    if name in __all__:
-        from infc import api
-
-        return getattr(api, name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'infc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

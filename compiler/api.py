@@ -1,55 +1,227 @@
 """The Python API: the verbs of the command line as functions.
 
-Every function raises `InfcError` where the command would print diagnostics and exit.
+Every function raises `InfcError` where the command would print diagnostics and exit with another
+code than 0; `error.diagnostics` holds them, `error.exit_code` the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any, Literal
 
-from infc import driver
+from infc import driver, inspection
+from infc.diagnostics import InfcError, fail
+from infc.driver import CompileResult, OptimizeResult, Progress, VerifyResult
 from infc.request import (
+    LOADERS,
     InputSpec,
     PassOptions,
     Precision,
     Request,
     VerifyOptions,
     WorkerLimits,
+    parse_loaders,
 )
+
+AnyPath = str | PathLike[str]
+Through = Literal["runtime", "cpp", "java"]
+
+
+def _silent(target: str, step: str) -> None:
+    """The progress of those who do not want any."""
 
 
 def compile(
-    model: str | PathLike[str],
-    targets: Sequence[str] = ("cpu",),
-    output: str | PathLike[str] = "build",
+    model: AnyPath,
+    targets: str | Sequence[str] = ("cpu",),
+    output: AnyPath = "build",
     *,
     name: str | None = None,
     inputs: Mapping[str, str] | None = None,
-    precision: str | None = None,
+    precision: Precision | str | None = None,
     options: Mapping[str, str] | None = None,
     passes: PassOptions = PassOptions(),  # noqa: B008
-    verify: VerifyOptions = VerifyOptions(),  # noqa: B008
+    verify: VerifyOptions | bool = True,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
-    loaders: Sequence[str] = ("cpp", "java"),
-    progress: driver.Progress = lambda target, step: None,
-) -> driver.CompileResult:
-    """Compile `model` for every target and return what became of each.
+    loaders: Sequence[str] = LOADERS,
+    check: bool = True,
+    progress: Progress = _silent,
+) -> CompileResult:
+    """Compile `model` into one verified bundle for each target, in the folder `output`.
 
-    `inputs` maps input names to shapes as `--input` writes them: `{"x": "1..8x3x224x224"}`.
+    Args:
+        model: the model file.
+        targets: hardware profiles or back ends, as `infc targets` lists them.
+        output: the folder that the bundles go to; it is made where it is missing.
+        name: of the bundles and their loaders, instead of the file's.
+        inputs: input names to shapes as `--input` writes them: `{"x": "1..8x3x224x224"}`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`, instead of the target's default.
+        options: of the back end, as after `-X`.
+        passes: which passes are left out or dumped.
+        verify: how the proof is made; False leaves it out, and the bundles say so.
+        limits: of time and memory for each worker process.
+        loaders: the languages to generate loaders in, `cpp` and `java`; empty for none.
+        check: whether a target that fails raises, once all targets are done. The bundles of the
+            others are published either way; with False the result says which failed and why.
+        progress: called with (target or "", step) as each step begins.
+
+    Raises:
+        InfcError: with the diagnostics of everything that failed.
     """
     request = Request(
         model=Path(model),
-        targets=tuple(targets),
+        targets=(targets,) if isinstance(targets, str) else tuple(targets),
         output=Path(output),
         name=name,
-        inputs=tuple(InputSpec.parse(f"{k}={v}") for k, v in (inputs or {}).items()),
-        precision=Precision(precision) if precision else None,
+        inputs=_specs(inputs),
+        precision=_precision(precision),
         options=dict(options or {}),
         passes=passes,
-        verify=verify,
+        verify=_verify_options(verify),
         limits=limits,
-        loaders=tuple(loaders),
+        loaders=parse_loaders(tuple(loaders) or ("none",)),
     )
-    return driver.compile(request, progress)
+    result = driver.compile(request, progress)
+    failures = [row for row in result.results if row.bundle is None]
+    if check and failures:
+        raise InfcError(*(d for row in failures for d in row.diagnostics))
+    return result
+
+
+def optimize(
+    model: AnyPath,
+    output: AnyPath,
+    *,
+    inputs: Mapping[str, str] | None = None,
+    passes: PassOptions = PassOptions(),  # noqa: B008
+    verify: VerifyOptions | bool = True,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    external_data: bool | None = None,
+    progress: Progress = _silent,
+) -> OptimizeResult:
+    """Run the graph passes over `model` and write the ONNX file `output`.
+
+    `external_data` says whether the weights go to a file of their own; None leaves that to their
+    size. The other arguments are those of `compile`.
+
+    Raises:
+        InfcError: E1xx for the model, E3xx for a pass, E601 where the optimised graph answers
+            differently, E701 where `output` cannot be written; nothing is written then.
+    """
+    return driver.optimize(
+        Path(model),
+        Path(output),
+        inputs=_specs(inputs),
+        passes=passes,
+        verify=_verify_options(verify),
+        limits=limits,
+        external_data=external_data,
+        progress=progress,
+    )
+
+
+def verify(
+    bundle: AnyPath,
+    *,
+    through: Through = "runtime",
+    source: AnyPath | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    progress: Progress = _silent,
+) -> VerifyResult:
+    """Run the artifact of `bundle` and compare it with the source model.
+
+    Args:
+        bundle: the bundle's folder.
+        through: the artifact's own `runtime`, or the generated loader in `cpp` or `java`, which
+            is compiled first.
+        source: the model to run for the reference, with `options`; without it the answers that
+            the bundle keeps are the reference.
+        options: how inputs for `source` are made.
+        limits: of time and memory for each worker process.
+        progress: called with ("", step) as each step begins.
+
+    Raises:
+        InfcError: E602 or E603 where an output is outside its threshold, E702 for a damaged
+            bundle, E501 and E703 where the loader cannot be compiled.
+    """
+    _require_through(through)
+    return driver.verify(
+        Path(bundle),
+        through=through,
+        source=None if source is None else Path(source),
+        options=options,
+        limits=limits,
+        progress=progress,
+    )
+
+
+def bench(
+    bundle: AnyPath,
+    *,
+    runs: int = 20,
+    warmup: int = 3,
+    threads: int = 1,
+    through: Through = "runtime",
+    dims: Mapping[str, int] | None = None,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+) -> dict[str, Any]:
+    """Time the artifact of `bundle`; the keys `min_ms`, `median_ms` and `max_ms` are per run.
+
+    `threads` of 0 leaves the choice to the runtime; `dims` gives sizes to dynamic dimensions,
+    which take their typical size otherwise.
+
+    Raises:
+        InfcError: E110 for figures that make no sense or an unknown dimension, E702 for a
+            damaged bundle, and what running it may raise.
+    """
+    _require_through(through)
+    if runs < 1 or warmup < 0 or threads < 0:
+        raise fail("E110", f"{runs} runs, {warmup} for warming up, {threads} threads: no benchmark")
+    return driver.bench(
+        Path(bundle),
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        through=through,
+        dims=dims,
+        limits=limits,
+    )
+
+
+def inspect(path: AnyPath) -> dict[str, Any]:
+    """Describe a model file or a bundle, running nothing; JSON values only.
+
+    `kind` is `bundle`, whose `manifest` is given, or the kind of the model, which is described.
+
+    Raises:
+        InfcError: E100, E101 or E102 for a model that cannot be read, E702 for a damaged bundle.
+    """
+    return inspection.inspect(Path(path))
+
+
+def _specs(inputs: Mapping[str, str] | None) -> tuple[InputSpec, ...]:
+    return tuple(InputSpec.parse(f"{name}={shape}") for name, shape in (inputs or {}).items())
+
+
+def _precision(value: Precision | str | None) -> Precision | None:
+    try:
+        return None if value is None else Precision(value)
+    except ValueError as error:
+        raise fail("E110", f"`{value}` is no precision", help=_one_of(Precision)) from error
+
+
+def _require_through(through: str) -> None:
+    known = ("runtime", *LOADERS)
+    if through not in known:
+        raise fail("E110", f"a bundle cannot be run through `{through}`", help=_one_of(known))
+
+
+def _one_of(names: Iterable[str]) -> str:
+    return "it is one of " + ", ".join(f"`{name}`" for name in names)
+
+
+def _verify_options(verify: VerifyOptions | bool) -> VerifyOptions:
+    return verify if isinstance(verify, VerifyOptions) else VerifyOptions(enabled=verify)

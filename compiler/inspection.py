@@ -93,12 +93,12 @@ def _describe(model: ir.Model, path: Path) -> dict[str, Any]:
 
 def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Every weight: initializers and the values of Constant nodes, in all graphs and functions."""
-    for graph in (model.graph, *model.graph.subgraphs()):
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in (inner for outer in graphs for inner in (outer, *outer.subgraphs())):
         for value in graph.initializers.values():
             if value.const_value is not None:
                 yield value.const_value
-    owners = (model.graph, *model.functions.values())
-    for node in (node for owner in owners for node in owner.all_nodes()):
+    for node in (node for graph in graphs for node in graph.all_nodes()):
         attribute = node.attributes.get("value") if node.op_type == "Constant" else None
         if attribute is not None and hasattr(attribute.value, "nbytes"):
             yield attribute.value

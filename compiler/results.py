@@ -88,8 +88,8 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     files = manifest["artifact"]["files"]
     size = sum(manifest["files"][file]["bytes"] for file in files)
     passed = proof["verdict"] == "passed"
-    style = {"fg": "green"} if passed else {"fg": "yellow"}
-    headline = f"{click.style(row.target, bold=True, **style)}  {row.bundle}"
+    name = click.style(row.target, bold=True, fg="green" if passed else "yellow")
+    headline = f"{name}  {row.bundle}"
     shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
     lines = [
         ("artifact", f"{manifest['artifact']['entry']}, {format_bytes(size)}, {shape}"),
@@ -324,7 +324,7 @@ def passes_table(phases: Sequence[Phase], order: Sequence[tuple[str, str, str]])
         for spec in phase.passes
     ]
     reasons = [{"earlier": a, "later": b, "why": why} for a, b, why in order]
-    width = max(len(row["name"]) for row in rows)
+    width = max(len(spec.name) for phase in phases for spec in phase.passes)
     blocks = []
     for phase in phases:
         again = ", again and again until nothing changes" if phase.repeat else ""

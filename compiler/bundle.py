@@ -65,8 +65,8 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
     """Read the bundle in the folder `path`.
 
     Raises:
-        InfcError: E702 where there is no manifest, it is of another version, or a file is missing
-            or does not have the hash that the manifest records.
+        InfcError: E702 where there is no manifest, it is of another version or does not fit the
+            schema, or a file is missing or does not have the hash that the manifest records.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -78,7 +78,7 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
             f"`{path}` is not a bundle: {MANIFEST} cannot be read",
             notes=[error.strerror or str(error)],
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise fail("E702", f"`{path / MANIFEST}` is not a manifest") from error
     if version != SCHEMA_VERSION:
         raise fail(
@@ -86,6 +86,7 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
             f"`{path}` has manifest version {version}; this infc reads {SCHEMA_VERSION}",
             help="compile the model again",
         )
+    _check_schema(path / MANIFEST, manifest)
     for file, row in rows.items() if check_hashes else ():
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise fail("E702", f"`{path / MANIFEST}` names a file outside the bundle: {file}")
@@ -94,6 +95,18 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
                 "E702", f"`{path / file}` is missing or damaged", help="compile the model again"
             )
     return Bundle(path, manifest)
+
+
+def _check_schema(path: Path, manifest: Any) -> None:
+    """What reads a manifest further on may rely on its shape, whoever wrote it."""
+    from importlib.resources import files
+
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads((files("infc") / "manifest.schema.json").read_text())
+    error = next(Draft202012Validator(schema).iter_errors(manifest), None)
+    if error is not None:
+        raise fail("E702", f"`{path}` is damaged at {error.json_path}: {error.message[:200]}")
 
 
 def sha256_of(path: Path) -> str:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from infc.bundle import Bundle
+from infc.diagnostics import fail
+from infc.loaders import cpp
+from infc.loaders.signature import describe
+from infc.request import WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Artifact, Target
+
+if TYPE_CHECKING:
+    from infc.verification import Timing
 
 
 def render(
@@ -18,4 +28,95 @@ def render(
     outputs: Sequence[TensorSpec],
     languages: Sequence[str],
 ) -> None:
-    """Write `loader/<language>/` into the bundle in `folder`."""
+    """Write `loader/<language>/` into the bundle in `folder`.
+
+    Java calls the C interface: it brings the C++ loader with it.
+
+    Raises:
+        InfcError: E704 where the signature cannot be typed.
+    """
+    if not languages:
+        return
+    signature = describe(name, inputs, outputs)
+    cpp.render(folder / "loader" / "cpp", signature, target, artifact, folder / "model")
+
+
+class _Language(Protocol):
+    """What the module of a language offers."""
+
+    def build(self, bundle: Bundle, scratch: Path, limits: WorkerLimits) -> Path:
+        """Compile the loader; return the program."""
+        ...
+
+    def run(
+        self, program: Path, bundle: Bundle, arguments: Sequence[str], limits: WorkerLimits
+    ) -> dict[str, Any]:
+        """Run the program and return what it prints as JSON."""
+        ...
+
+
+def _language(name: str) -> _Language:
+    if name == "cpp":
+        return cpp
+    raise fail("E110", f"there is no loader in `{name}`", help="cpp or java")
+
+
+def run_through(
+    bundle: Bundle,
+    through: str,
+    feeds: Sequence[Path],
+    outputs: Sequence[Path],
+    scratch: Path,
+    limits: WorkerLimits,
+) -> None:
+    """Compile the loader of the language `through` and run the artifact through it.
+
+    Each tensor folder in `feeds` is answered by the new one at its place in `outputs`.
+
+    Raises:
+        InfcError: E110, E501, E502, E503, E702, E703, E705.
+    """
+    program = _language(through).build(bundle, scratch / f"loader-{through}", limits)
+    arguments = ["--threads", "1", *cpp.device_arguments(bundle)]
+    for given, answer in zip(feeds, outputs, strict=True):
+        _require_order(bundle, given)
+        arguments += ["--inputs", str(given), "--outputs", str(answer)]
+    _language(through).run(program, bundle, arguments, limits)
+
+
+def bench_through(
+    bundle: Bundle,
+    through: str,
+    feeds: Path,
+    timing: Timing,
+    scratch: Path,
+    limits: WorkerLimits,
+) -> dict[str, Any]:
+    """Time the artifact through a loader: `runs`, and min, median and max in milliseconds.
+
+    Raises:
+        InfcError: as `run_through`.
+    """
+    program = _language(through).build(bundle, scratch / f"loader-{through}", limits)
+    _require_order(bundle, feeds)
+    arguments = [
+        *("--threads", str(timing.threads)),
+        *("--runs", str(timing.runs)),
+        *("--warmup", str(timing.warmup)),
+        *cpp.device_arguments(bundle),
+        *("--inputs", str(feeds)),
+    ]
+    answer = _language(through).run(program, bundle, arguments, limits)
+    return {key: answer[key] for key in ("runs", "min_ms", "median_ms", "max_ms")}
+
+
+def _require_order(bundle: Bundle, feeds: Path) -> None:
+    """The programs take tensors by their place, so that their folders must have the inputs' order.
+
+    Raises:
+        InfcError: E110 for a folder of another model.
+    """
+    names = [row["name"] for row in json.loads((feeds / "tensors.json").read_text())]
+    expected = [spec.name for spec in bundle.inputs]
+    if names != expected:
+        raise fail("E110", f"`{feeds}` holds {', '.join(names)}; the inputs are {expected}")

@@ -19,14 +19,16 @@ LINE_LENGTH = 100
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("infc.templates", ""),
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(plain),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
     )
+    environment.filters["c_string"] = c_string
+    return environment
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -37,6 +39,14 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 def plain(path: str) -> str:
     """The text of `templates/<path>`, a file that is copied as it is."""
     return files("infc.templates").joinpath(path).read_text()
+
+
+def c_string(text: str) -> str:
+    """`text` as a C string literal of ASCII characters, UTF-8 in octal: names are untrusted."""
+    escaped = "".join(
+        chr(b) if 32 <= b < 127 and b not in b'\\"?' else f"\\{b:03o}" for b in text.encode()
+    )
+    return f'"{escaped}"'
 
 
 def call(head: str, arguments: Sequence[str], tail: str = ")") -> str:

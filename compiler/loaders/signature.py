@@ -53,7 +53,8 @@ _RESERVED = frozenset(
     # macros of compilers and C headers that are spelled in lower case
     "errno far i386 linux near offsetof setjmp signals slots stderr stdin stdout unix "
     # arguments and locals of the generated functions
-    "device dims inputs model options outputs path shape size std status".split()
+    "attempt device dims inputs model options outputs path r require resize run shape size std status "
+    "version".split()
 )
 
 

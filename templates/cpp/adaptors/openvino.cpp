@@ -1,0 +1,137 @@
+// OpenVINO through its C++ API.
+//
+// Inputs are read from the caller's memory; an output whose shape is known is written straight to
+// it, any other is copied once.
+#include <algorithm>
+#include <openvino/openvino.hpp>
+#include <vector>
+
+#include "runtime/adaptor.h"
+
+namespace infc {
+namespace {
+
+ov::element::Type element_type(infc_dtype dtype) {
+  switch (dtype) {
+    case INFC_FLOAT32:
+      return ov::element::f32;
+    case INFC_FLOAT64:
+      return ov::element::f64;
+    case INFC_FLOAT16:
+      return ov::element::f16;
+    case INFC_BFLOAT16:
+      return ov::element::bf16;
+    case INFC_INT8:
+      return ov::element::i8;
+    case INFC_INT16:
+      return ov::element::i16;
+    case INFC_INT32:
+      return ov::element::i32;
+    case INFC_INT64:
+      return ov::element::i64;
+    case INFC_UINT8:
+      return ov::element::u8;
+    case INFC_UINT16:
+      return ov::element::u16;
+    case INFC_UINT32:
+      return ov::element::u32;
+    case INFC_UINT64:
+      return ov::element::u64;
+    case INFC_BOOL:
+      return ov::element::boolean;
+  }
+  throw Error("an element type OpenVINO does not have");
+}
+
+// The port that carries the tensor `name`: the model keeps the source's names where it can, and
+// always the order.
+ov::Output<const ov::Node> port(const std::vector<ov::Output<const ov::Node>>& ports,
+                                const char* name, std::size_t position) {
+  for (const auto& candidate : ports) {
+    if (candidate.get_names().count(name) != 0) return candidate;
+  }
+  if (position < ports.size()) return ports[position];
+  throw Error(std::string("the artifact has no input or output `") + name + "`");
+}
+
+class OpenVinoSession final : public Session {
+ public:
+  OpenVinoSession(const infc_bundle& bundle, const Settings& settings) : bundle_(bundle) {
+    ov::AnyMap config = {ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY)};
+    // On a CPU with bfloat16 the default is to use it, which is not what was verified.
+    if (std::string(bundle.precision) == "fp32") {
+      config.insert(ov::hint::inference_precision(ov::element::f32));
+    }
+    // AUTO and HETERO do not pass the number of threads on: the CPU is told itself.
+    if (settings.threads > 0) {
+      core_.set_property("CPU", ov::inference_num_threads(settings.threads));
+    }
+    compiled_ = core_.compile_model(settings.entry, settings.device, config);
+    request_ = compiled_.create_infer_request();
+    for (std::size_t i = 0; i < bundle.input_count; ++i) {
+      inputs_.push_back(port(compiled_.inputs(), bundle.inputs[i].name, i));
+    }
+    for (std::size_t i = 0; i < bundle.output_count; ++i) {
+      outputs_.push_back(port(compiled_.outputs(), bundle.outputs[i].name, i));
+    }
+  }
+
+  void run(const Input* inputs, Output* outputs) override {
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      request_.set_tensor(inputs_[i], wrap(const_cast<void*>(inputs[i].data), inputs[i].shape,
+                                           inputs[i].rank, bundle_.inputs[i].dtype));
+    }
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      if (!outputs[i].known) continue;
+      request_.set_tensor(outputs_[i], wrap(outputs[i].data, outputs[i].shape, outputs[i].rank,
+                                            bundle_.outputs[i].dtype));
+    }
+    request_.infer();
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      const ov::Tensor tensor = request_.get_tensor(outputs_[i]);
+      if (tensor.get_element_type() != element_type(bundle_.outputs[i].dtype)) {
+        throw Error(std::string("output `") + bundle_.outputs[i].name +
+                    "` has another element type");
+      }
+      const ov::Shape& shape = tensor.get_shape();
+      shape_.assign(shape.begin(), shape.end());
+      outputs[i].deliver(shape_.data(), shape_.size(), tensor.data());
+    }
+  }
+
+ private:
+  // A tensor over memory that OpenVINO does not own. An empty one needs an address too.
+  ov::Tensor wrap(void* data, const std::int64_t* shape, std::size_t rank, infc_dtype dtype) {
+    void* const address = data == nullptr ? &nothing_ : data;
+    return ov::Tensor(element_type(dtype), ov::Shape(shape, shape + rank), address);
+  }
+
+  const infc_bundle& bundle_;
+  ov::Core core_;
+  ov::CompiledModel compiled_;
+  ov::InferRequest request_;
+  std::vector<ov::Output<const ov::Node>> inputs_, outputs_;
+  std::vector<std::int64_t> shape_;
+  char nothing_ = 0;
+};
+
+}  // namespace
+
+const char* runtime_name() { return "OpenVINO"; }
+
+std::string runtime_version() { return ov::get_openvino_version().buildNumber; }
+
+// The IR is read by every later release; an earlier one may lack operators.
+bool accepts(Version built, Version found) {
+  return found.major > built.major || (found.major == built.major && found.minor >= built.minor);
+}
+
+std::string accepted(Version built) {
+  return std::to_string(built.major) + "." + std::to_string(built.minor) + " or later";
+}
+
+std::unique_ptr<Session> open(const infc_bundle& bundle, const Settings& settings) {
+  return std::make_unique<OpenVinoSession>(bundle, settings);
+}
+
+}  // namespace infc

@@ -1,0 +1,117 @@
+/* What lies under every generated loader: open, run, close, error.
+ *
+ * The same for all models and all back ends, and internal to a loader: its symbols are hidden, so
+ * that the loaders of several models can live in one process.
+ */
+#ifndef INFC_RUNTIME_H
+#define INFC_RUNTIME_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define INFC_OK 0
+#define INFC_FAILED 1
+#define INFC_TOO_SMALL 2
+
+/* An axis of a tensor: its size, or one of these. */
+#define INFC_DIM(i) (-1 - (int64_t)(i)) /* dimension i of the run */
+#define INFC_UNKNOWN INT64_MIN          /* only the run tells */
+
+typedef enum infc_dtype {
+  INFC_FLOAT32,
+  INFC_FLOAT64,
+  INFC_FLOAT16,
+  INFC_BFLOAT16,
+  INFC_INT8,
+  INFC_INT16,
+  INFC_INT32,
+  INFC_INT64,
+  INFC_UINT8,
+  INFC_UINT16,
+  INFC_UINT32,
+  INFC_UINT64,
+  INFC_BOOL
+} infc_dtype;
+
+/* A dynamic dimension, and the values `run` takes for it. */
+typedef struct infc_dim {
+  const char* name;
+  int64_t low;
+  int64_t high;
+} infc_dim;
+
+/* An input or output. A `rank` of -1 is unknown, and `axes` NULL. */
+typedef struct infc_tensor {
+  const char* name;
+  infc_dtype dtype;
+  int32_t rank;
+  const int64_t* axes;
+} infc_tensor;
+
+typedef struct infc_file {
+  const char* name; /* relative to the folder `model` */
+  const char* sha256;
+} infc_file;
+
+typedef struct infc_setting {
+  const char* key;
+  const char* value;
+} infc_setting;
+
+/* What a loader knows of the artifact it was generated for. */
+typedef struct infc_bundle {
+  const char* name;
+  const char* infc_version;
+  const char* runtime_version; /* that the artifact was built with */
+  const char* device;
+  const char* precision; /* fp32, fp16, bf16, int8 */
+  const char* entry;     /* the file to open */
+  const infc_file* files;
+  size_t file_count;
+  const infc_setting* settings; /* the back end's options */
+  size_t setting_count;
+  const infc_dim* dims;
+  size_t dim_count;
+  const infc_tensor* inputs;
+  size_t input_count;
+  const infc_tensor* outputs;
+  size_t output_count;
+} infc_bundle;
+
+typedef struct infc_options {
+  int32_t threads;
+  const char* device;
+  int32_t skip_hash_check;
+} infc_options;
+
+/* Where an output goes. The rest is for an output whose shape only the run tells: `capacity` in
+ * elements, room for the shape, and for the rank where that is unknown too. */
+typedef struct infc_output {
+  void* data;
+  size_t capacity;
+  int64_t* shape;
+  int32_t* rank;
+} infc_output;
+
+typedef struct infc_model infc_model;
+
+/* The room for the shape of an output of unknown rank. */
+#define INFC_MAX_RANK 8
+
+int infc_open(const infc_bundle* bundle, const char* path, const infc_options* options,
+              infc_model** model);
+int infc_run(infc_model* model, const int64_t* dims, const void* const* inputs,
+             const infc_output* outputs);
+void infc_close(infc_model* model);
+const char* infc_error(void);
+const char* infc_version(const infc_bundle* bundle);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

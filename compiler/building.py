@@ -42,14 +42,23 @@ def require_toolchain(end: BackEnd) -> None:
 def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None) -> None:
     """Write `model`, its weights to `<file name>.data` beside it where `external_data` says so.
 
-    None decides by the size of the weights.
+    None decides by the size of the weights. Otherwise they are inside the file, also those that
+    lie in files of their own beside the source: `path` is in another folder.
     """
     import onnx_ir as ir
 
     if external_data is None:
         tensors = (v.const_value for v in model.graph.initializers.values())
         external_data = sum(t.nbytes for t in tensors if t is not None) > EXTERNAL_DATA_BYTES
-    ir.save(model, path, external_data=f"{path.name}.data" if external_data else None)
+    if not external_data:
+        # What the source keeps in a file beside it would be looked for beside `path`.
+        values = [v for graph in model.graphs() for v in graph.initializers.values()]
+        if any(isinstance(v.const_value, ir.ExternalTensor) for v in values):
+            model = ir.external_data.load_to_model(model.clone())
+    if external_data:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        ir.save(ir.external_data.load_to_model(model.clone()), path)
 
 
 def build(

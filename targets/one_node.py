@@ -20,18 +20,25 @@ from infc.targets import Unsupported
 MAX_CONSTANT_BYTES = 1 << 16
 """Constants up to this size (axes, shapes, scalars) come along; larger ones become inputs."""
 
+UNKNOWN = "there is no operator of this name"
+
 Node = tuple[Any, dict[str, Any], dict[str, Any]]
 """A NodeProto, and the types and the constants in scope by name."""
 
 
 def refused(
-    path: Path, reason_of: Callable[[bytes], str], only: Container[str] | None = None
+    path: Path,
+    reason_of: Callable[[bytes], str],
+    *,
+    only: Container[str] | None = None,
+    known: Container[str] | None = None,
 ) -> list[Unsupported]:
     """Return every node of the model at `path` that `reason_of` gives a reason against.
 
     `reason_of` takes a serialised ONNX model with one node and returns "" where it is accepted.
-    `only` holds the full names of the operators in question; None means all.
-    A node with an operand of unknown type is passed over: alone it would be no valid model.
+    `only` holds the full names of the operators in question; None means all. A node with a body,
+    or with an operand of unknown type, is no valid model alone: of those, operators that are not
+    among the `known` ones are refused.
     """
     import onnx
 
@@ -43,6 +50,8 @@ def refused(
             continue
         single = _single(model, node, types, constants)
         if single is None:
+            if known is not None and full_name(node) not in known and not _is_local(model, node):
+                found.append(unsupported(node, UNKNOWN))
             continue
         if single not in asked:
             asked[single] = reason_of(single)
@@ -96,6 +105,10 @@ def _nodes(graph: Any, types: dict[str, Any], constants: dict[str, Any]) -> Iter
                 yield from _nodes(body, types, constants)
 
 
+def _is_local(model: Any, node: Any) -> bool:
+    return any((f.domain, f.name) == (node.domain, node.op_type) for f in model.functions)
+
+
 def _single(
     model: Any, node: Any, types: dict[str, Any], constants: dict[str, Any]
 ) -> bytes | None:
@@ -104,8 +117,7 @@ def _single(
     from onnx import AttributeProto, helper
 
     graph_types = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-    local = {(f.domain, f.name) for f in model.functions}
-    if (node.domain, node.op_type) in local or any(a.type in graph_types for a in node.attribute):
+    if _is_local(model, node) or any(a.type in graph_types for a in node.attribute):
         return None
     names = {name: f"i{i}" for i, name in enumerate(dict.fromkeys(filter(None, node.input)))}
     if any(name not in types for name in names):

@@ -77,7 +77,7 @@ def check(model: Path, target: Target) -> Sequence[Unsupported]:
     try:
         _session(model, level="off")
     except BackEndError:
-        nodes = one_node.refused(model, _reason)
+        nodes = one_node.refused(model, _reason, known=_operators())
         if nodes:
             return nodes
         raise
@@ -90,6 +90,14 @@ def _reason(model: bytes) -> str:
     except BackEndError as error:
         return str(error)
     return ""
+
+
+def _operators() -> frozenset[str]:
+    """The full names of all operators this ONNX Runtime has, those that are functions included."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_operator_schema
+
+    schemas = get_all_operator_schema()
+    return frozenset(f"{s.domain}.{s.name}" if s.domain else s.name for s in schemas)
 
 
 def build(job: BuildJob) -> Artifact:

@@ -1,0 +1,185 @@
+"""The one suite that every back end passes: compiled, verified, run again, or refused as known.
+
+A refusal is written down below, so that a back end that learns an operator fails here until its
+row is removed, and one that forgets it fails too.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from conformance_models import CASES, foreign_operators
+from onnx.reference import ReferenceEvaluator
+
+from infc import driver, verification
+from infc.bundle import open_bundle
+from infc.comparison import THRESHOLDS, compare, require
+from infc.diagnostics import InfcError
+from infc.request import InputSpec, Precision, Request, VerifyOptions, WorkerLimits
+from infc.signature import load_tensors
+from infc.targets import BACK_ENDS, Target, back_end
+
+Refusal = tuple[str, tuple[str, ...]]
+
+REFUSALS: dict[tuple[str, str], Refusal] = {
+    ("openvino", "determinant"): ("E203", ("y",)),
+    ("openvino", "integer-beyond-32-bits"): ("E602", ()),
+}
+"""(back end, case): the code, and for E203 the nodes. openvino's CPU plugin saturates at 32 bits;
+verification says so before a wrong artifact is published."""
+
+
+@pytest.fixture(params=BACK_ENDS)
+def name(request: pytest.FixtureRequest, need_module: Any) -> str:
+    """The name of each back end that infc ships."""
+    for module in back_end(request.param).MODULES:
+        need_module(module)
+    return str(request.param)
+
+
+def compile_with(name: str, case: str, folder: Path, **options: Any) -> driver.TargetResult:
+    source = CASES[case].write(folder)
+    inputs = tuple(InputSpec.parse(text) for text in CASES[case].inputs)
+    request = Request(
+        source, (name,), folder / "build", inputs=inputs, loaders=(), **options
+    )  # fmt: skip
+    (result,) = driver.compile(request).results
+    return result
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_compiles_and_answers_as_onnx_says(name: str, case: str, tmp_path: Path) -> None:
+    verify = VerifyOptions(samples=1)
+    result = compile_with(name, case, tmp_path, verify=verify)
+    if (name, case) in REFUSALS:
+        code, nodes = REFUSALS[name, case]
+        assert result.bundle is None
+        assert [d.code for d in result.diagnostics] == [code] * max(1, len(nodes))
+        assert all(f"/{n} (" in d.where for n, d in zip(nodes, result.diagnostics, strict=False))
+        return
+    assert result.bundle is not None, [d.render() for d in result.diagnostics]
+    assert result.verification["verdict"] == "passed"
+    bundle = open_bundle(result.bundle)
+    source = onnx.load(tmp_path / f"{case}.onnx")
+    fed = [v.name for v in source.graph.input]
+    constants = {t.name for t in source.graph.initializer}
+    assert [s.name for s in bundle.inputs] == [n for n in fed if n not in constants]
+    assert [s.name for s in bundle.outputs] == [v.name for v in source.graph.output]
+    # Other inputs than the verification's, run by the worker, judged by ONNX's own evaluator.
+    feeds = verification.make_feeds(bundle.inputs, VerifyOptions(seed=1, samples=1))[-1:]
+    folders = verification.write_feeds(feeds, tmp_path)
+    sets = verification.Sets(folders, folders)
+    target = Target.from_json(bundle.manifest["target"])
+    answers = run_again(sets, target, bundle.entry, [s.name for s in bundle.outputs], tmp_path)
+    errors = compare([(evaluate(source, feeds[0]), answers)], THRESHOLDS[Precision.FP32])
+    require(errors, "E602", f"{name} on {case}", "")
+
+
+def evaluate(source: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
+    """ONNX's own answer."""
+    if source.opset_import[0].version < 14:
+        # The evaluator runs older BatchNormalizations as if in training.
+        source = onnx.version_converter.convert_version(source, 15)
+    answers = ReferenceEvaluator(source).run(None, dict(feeds))
+    return {v.name: a for v, a in zip(source.graph.output, answers, strict=True)}
+
+
+def run_again(
+    sets: verification.Sets, target: Target, entry: Path, outputs: list[str], folder: Path
+) -> dict[str, Any]:
+    """Run an artifact on one set of inputs, through the worker."""
+    from infc import workers
+    from infc.targets import module_of
+
+    payload = {
+        "entry": str(entry.resolve()),
+        "target": target.to_json(),
+        "inputs": list(load_tensors(sets.feeds[0])),
+        "outputs": outputs,
+        "threads": 1,
+        "sets": [[str(sets.feeds[0]), str(folder / "again")]],
+    }
+    module = module_of(target.back_end)
+    call = workers.Call(module, "run", payload, folder / "scratch", folder / "log", "the artifact")
+    workers.call(call, WorkerLimits(timeout_s=120))
+    return load_tensors(folder / "again")
+
+
+def test_every_node_that_is_not_supported_is_listed(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "foreign.onnx"
+    onnx.save(foreign_operators(), source)
+    verify = VerifyOptions(enabled=False)
+    request = Request(source, (name,), tmp_path / "build", verify=verify, loaders=())
+    (result,) = driver.compile(request).results
+    assert result.bundle is None
+    assert {d.code for d in result.diagnostics} == {"E203"}
+    places = [d.where for d in result.diagnostics]
+    operators = ["Strange-1", "Stranger-1", "Strange-1"]
+    assert [p.rpartition("(")[2].rstrip(")") for p in places] == operators
+    assert "/first (" in places[0]
+    assert "/inner (" in places[1]
+    assert not list((tmp_path / "build").glob("foreign-*[!g]"))
+
+
+def test_two_builds_are_byte_identical(name: str, tmp_path: Path) -> None:
+    trees = []
+    for folder in (tmp_path / "here", tmp_path / "a much longer path" / "there"):
+        folder.mkdir(parents=True)
+        result = compile_with(name, "convolutions-with-activations", folder)
+        assert result.bundle is not None, [d.render() for d in result.diagnostics]
+        files = sorted(p for p in result.bundle.rglob("*") if p.is_file())
+        trees.append({str(p.relative_to(result.bundle)): p.read_bytes() for p in files})
+    first, second = trees
+    assert list(first) == list(second)
+    assert [n for n in first if first[n] != second[n]] == []
+
+
+def test_no_file_of_a_bundle_names_this_machine(name: str, tmp_path: Path) -> None:
+    result = compile_with(name, "dynamic-batch", tmp_path)
+    assert result.bundle is not None, [d.render() for d in result.diagnostics]
+    for file in (p for p in result.bundle.rglob("*") if p.is_file()):
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_the_manifest_names_the_toolchain(name: str, tmp_path: Path) -> None:
+    from importlib.metadata import version
+
+    result = compile_with(name, "scalars", tmp_path, verify=VerifyOptions(enabled=False))
+    assert result.bundle is not None, [d.render() for d in result.diagnostics]
+    manifest = json.loads((result.bundle / "manifest.json").read_text())
+    for distribution in back_end(name).DISTRIBUTIONS:
+        assert manifest["toolchain"][distribution] == version(distribution)
+
+
+def test_an_unknown_option_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InfcError) as caught:
+        compile_with(name, "scalars", tmp_path, options={"no-such-option": "1"})
+    assert [d.code for d in caught.value.diagnostics] == ["E205"]
+    assert not (tmp_path / "build").exists()
+
+
+def test_bounds_reach_the_manifest(name: str, tmp_path: Path) -> None:
+    result = compile_with(name, "bounded-batch", tmp_path)
+    assert result.bundle is not None, [d.render() for d in result.diagnostics]
+    (spec,) = open_bundle(result.bundle).inputs
+    assert list((spec.bounds or {}).values()) == [(1, 2, 4)]
+
+
+def test_the_module_is_what_the_protocol_says(name: str) -> None:
+    end = back_end(name)
+    assert name == end.NAME
+    assert all(isinstance(text, str) and text for text in end.OPTIONS.values())
+    assert Precision.FP32 in end.PRECISIONS
+    for attribute in ("legalize", "check", "build", "open"):
+        assert callable(getattr(end, attribute))
+
+
+@pytest.mark.parametrize("back_end_name", BACK_ENDS)
+def test_an_sdk_that_is_absent_is_no_import_error(back_end_name: str) -> None:
+    """The module itself imports without its SDK: `infc targets` lists what is not installed."""
+    assert find_spec(f"infc.targets.{back_end_name}") is not None

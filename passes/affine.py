@@ -62,6 +62,12 @@ def absorb_before(x: ir.Value, y: ir.Value, affine: Affine, edit: Edit) -> bool:
     return _BEFORE[node.op_type](node, y, affine, edit)
 
 
+def absorb_into(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
+    """Let `node` give affine(y) in the place of its output y."""
+    fold = None if node.domain else _BEFORE.get(node.op_type)
+    return fold is not None and fold(node, y, affine, edit)
+
+
 def absorb_after(x: ir.Value, y: ir.Value, affine: Affine, edit: Edit) -> bool:
     """Fold y = affine(x) into the Conv, Gemm or MatMul that is the only reader of y."""
     node = sole_consumer(y)

@@ -3,6 +3,7 @@
     Conv(x, w, b) * s + t   ->  Conv(x, w * s, b * s + t)
     Conv(x * s, w, b)       ->  Conv(x, w * s, b)
     BN(x) * s + t           ->  BN(x) with gamma * s, beta * s + t
+    Transpose(Reshape(x @ w + b)) * s  ->  Transpose(Reshape(x @ (w * s) + b * s))   one number s
     (x * a) * b             ->  x * (a * b)         (x + a) + b  ->  x + (a + b)
 
 with Sub, Div and Neg as the Add and Mul they are, for Conv, ConvTranspose, Gemm and MatMul. The
@@ -16,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.affine import Affine, absorb_after, absorb_before
+from infc.passes.affine import Affine, absorb_after, absorb_before, absorb_into
 from infc.passes.rewriting import (
     FLOATS,
     Array,
@@ -50,6 +51,7 @@ def _fold(node: ir.Node, edit: Edit) -> bool:
     return (
         absorb_before(x, y, affine, edit)
         or absorb_after(x, y, affine, edit)
+        or _scale_source(x, y, affine, edit)
         or _merge(node, x, edit)
     )
 
@@ -105,6 +107,44 @@ def _rank(x: ir.Value) -> int | None:
         return 2
     node = producer(x, "Conv", "ConvTranspose")
     return rank(node.inputs[1]) if known is None and node is not None else known
+
+
+MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+"""Operators that only move elements: a scale of all commutes with them."""
+
+
+def _scale_source(x: ir.Value, y: ir.Value, affine: Affine, edit: Edit) -> bool:
+    """Scale the weights that x comes from, over operators that move and one that adds a bias."""
+    reader = y.producer()
+    if affine.shift.any() or affine.scale.size != 1 or reader is None:
+        return False
+    value = x
+    while (mover := producer(value, *MOVERS)) is not None and sole_consumer(value) is reader:
+        if mover.inputs[0] is None or mover.graph is not reader.graph:
+            return False
+        value, reader = mover.inputs[0], mover
+    if sole_consumer(value) is not reader:
+        return False
+    added = producer(value, "Add")
+    parts = split_constant(added) if added is not None else None
+    if added is None or parts is None:
+        source = value.producer()
+        if source is None or value is x:
+            return False
+        return absorb_into(source, value, affine, edit) and edit.forward(y, x)
+    product, c = parts
+    source, bias = product.producer(), const_array(c)
+    if source is None or bias is None or sole_consumer(product) is not added:
+        return False
+    scaled = bias.astype(np.float64) * affine.scale
+    if not np.isfinite(scaled.astype(bias.dtype)).all():
+        return False
+    if not absorb_into(source, product, affine, edit):
+        return False
+    constant = edit.constant(scaled.astype(bias.dtype), f"{c.name}_folded", added)
+    inputs = [constant if v is c else v for v in added.inputs]
+    moved = edit.replace(value, "Add", inputs)
+    return edit.forward(y, moved if value is x else x)
 
 
 _KIND = {"Mul": "Mul", "Div": "Mul", "Add": "Add", "Sub": "Add"}

@@ -6,12 +6,16 @@
     Transpose(Relu(Transpose(x, p)), q)         ->  Relu(x)           where q undoes p
     ReduceMean(Transpose(x, NHWC), [1, 2])      ->  ReduceMean(x, [2, 3])
     Transpose that moves only dimensions of one ->  Reshape, next to another Reshape
+    Reshape(Transpose(Reshape(x), p))           ->  Transpose(Reshape(x), q)
 
 A transpose is pushed down, past its only reader, where that saves a node further down; so it ends
-up lower each time, and never in two places. `transposition` says how a reader is remapped.
+up lower each time, and never in two places. `transposition` says how a reader is remapped. A
+Reshape after a transpose that splits dimensions, and joins none, splits them as well before it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
@@ -35,7 +39,7 @@ class PushTranspose(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Visit every node once; a pushed transpose comes later, and is visited again."""
-        return rewrite(model, {"Transpose": _transpose})
+        return rewrite(model, {"Transpose": _transpose, "Reshape": _split_before})
 
 
 def _transpose(node: ir.Node, edit: Edit) -> bool:
@@ -82,11 +86,76 @@ def _to_reshape(node: ir.Node, x: ir.Value, perm: Perm, edit: Edit) -> bool:
     return True
 
 
+def _split_before(node: ir.Node, edit: Edit) -> bool:
+    """Reshape(Transpose(x, p)) -> Transpose(Reshape(x), q), where another Reshape gives x."""
+    transpose = producer(node.inputs[0], "Transpose")
+    x = transpose.inputs[0] if transpose is not None else None
+    if transpose is None or x is None or sole_consumer(transpose.outputs[0]) is not node:
+        return False
+    if producer(x, *RENAMING) is None or sole_consumer(x) is not transpose:
+        return False
+    perm, before, after = perm_of(transpose), dims(x), dims(node.outputs[0])
+    if perm is None or before is None or after is None or len(before) != len(perm):
+        return False
+    groups = split_groups([before[axis] for axis in perm], after)
+    if groups is None:
+        return False
+    order = [i for axis in range(len(perm)) for i in groups[perm.index(axis)]]
+    if sum(not isinstance(after[i], int) for i in order) > 1:
+        return False
+    y = node.outputs[0]
+    target = [n if isinstance(n := after[i], int) else -1 for i in order]
+    split = edit.emit(
+        "Reshape",
+        [x, edit.ints(target, f"{y.name}_shape", node)],
+        at=transpose,
+        dtype=y.dtype,
+        shape=[after[i] for i in order],
+    )
+    edit.replace(y, "Transpose", [split], {"perm": [order.index(i) for i in range(len(order))]})
+    return True
+
+
+def split_groups(joined: Sequence[Dim], split: Sequence[Dim]) -> list[list[int]] | None:
+    """For each dimension of `joined` the indices in `split` it falls into; None where not so.
+
+    Dimensions of one belong to the group before which, or at the end after which, they stand.
+    """
+    groups: list[list[int]] = []
+    j = 0
+    for dim in joined:
+        group: list[int] = []
+        product: Dim = 1
+        while product != dim:
+            if j == len(split) or product is None:
+                return None
+            n = split[j]
+            if isinstance(n, int) and isinstance(product, int):
+                product *= n
+            elif product == 1:
+                product = n
+            else:
+                return None
+            if isinstance(product, int) and isinstance(dim, int) and product > dim:
+                return None
+            group.append(j)
+            j += 1
+        if dim is None:
+            return None
+        groups.append(group)
+    if not groups or any(n != 1 for n in split[j:]):
+        return None
+    groups[-1].extend(range(j, len(split)))
+    return groups
+
+
 def _push(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> bool:
-    """Push past the only reader, where that pays."""
+    """Push past the only reader, where that pays, or past all where nothing of it is left."""
     reader = _reader(y)
-    found = plan(reader, y, perm, edit) if reader is not None else None
-    if reader is None or found is None or not _owned(reader, found):
+    if reader is None:
+        return _dissolve(y, perm, edit)
+    found = plan(reader, y, perm, edit)
+    if found is None or not _owned(reader):
         return False
     out = reader.outputs[0]
     saves = found.transposes > 1 or _is_identity(found.perm) or _pays(out, found.perm, edit, 0)
@@ -117,7 +186,23 @@ def _reader(value: ir.Value) -> ir.Node | None:
     return readers[0] if readers[0].graph is home.graph else None
 
 
-def _owned(reader: ir.Node, found: Plan) -> bool:
+def _dissolve(y: ir.Value, perm: Perm, edit: Edit) -> bool:
+    """Let every reader read the tensor itself, where each then gives what it gave before."""
+    home = y.producer()
+    readers = y.consumers()
+    if home is None or not readers or y.is_graph_output():
+        return False
+    plans = [plan(reader, y, perm, edit) for reader in readers if reader.graph is home.graph]
+    found = [p for p in plans if p is not None and p.transposes == 1 and _is_identity(p.perm)]
+    if len(found) != len(readers):
+        return False
+    for reader, p in zip(readers, found, strict=True):
+        inputs = [value(edit) if callable(value) else value for value in p.inputs]
+        edit.replace(reader.outputs[0], reader.op_type, inputs, p.attributes)
+    return True
+
+
+def _owned(reader: ir.Node) -> bool:
     """Whether every transpose that `reader` reads is read by it alone, and so goes away."""
     sources = [producer(value, "Transpose") for value in reader.inputs]
     return all(_reader(s.outputs[0]) is reader for s in sources if s is not None)

@@ -122,7 +122,7 @@ REDUCTIONS = frozenset(
 )
 
 REMAPPED = ELEMENTWISE | BROADCASTING | REDUCTIONS
-REMAPPED |= {"Concat", "Softmax", "LogSoftmax", "Hardmax", "Squeeze", "Pad"}
+REMAPPED |= {"Concat", "Softmax", "LogSoftmax", "Hardmax", "Squeeze", "Pad", "Gather"}
 REMAPPED |= {"QuantizeLinear", "DequantizeLinear"}
 
 Input = ir.Value | Callable[[Edit], ir.Value] | None
@@ -178,6 +178,8 @@ def plan(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> Plan | None:
         return _squeeze(node, x, perm)
     if kind == "Pad":
         return _pad(node, x, perm)
+    if kind == "Gather":
+        return _gather(node, x, perm)
     if kind in ("QuantizeLinear", "DequantizeLinear"):
         scale = const_tensor(given(node, 1))
         if scale is not None and scale.size == 1:
@@ -281,3 +283,13 @@ def _pad(node: ir.Node, x: ir.Value, perm: Perm) -> Plan | None:
     hint = f"{node.outputs[0].name}_pads"
     inputs: list[Input] = [x, lambda edit: edit.ints(turned, hint, node), *node.inputs[2:]]
     return Plan(inputs, perm, kept(node))
+
+
+def _gather(node: ir.Node, x: ir.Value, perm: Perm) -> Plan | None:
+    """One index drops the dimension, a list of them keeps it; more would add dimensions."""
+    indices = rank(given(node, 1))
+    axes = normal_axes([attribute(node, "axis", 0)], len(perm))
+    if axes is None or indices not in (0, 1):
+        return None
+    after = perm if indices == 1 else _without(perm, axes)
+    return Plan([x, node.inputs[1]], after, {"axis": perm[axes[0]]})

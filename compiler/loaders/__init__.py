@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infc.bundle import Bundle
 from infc.diagnostics import fail
-from infc.loaders import cpp
+from infc.loaders import cpp, java
 from infc.loaders.signature import describe
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
@@ -39,6 +39,8 @@ def render(
         return
     signature = describe(name, inputs, outputs)
     cpp.render(folder / "loader" / "cpp", signature, target, artifact, folder / "model")
+    if "java" in languages:
+        java.render(folder / "loader" / "java", signature)
 
 
 class _Language(Protocol):
@@ -58,6 +60,8 @@ class _Language(Protocol):
 def _language(name: str) -> _Language:
     if name == "cpp":
         return cpp
+    if name == "java":
+        return java
     raise fail("E110", f"there is no loader in `{name}`", help="cpp or java")
 
 

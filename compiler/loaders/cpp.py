@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from infc.bundle import Bundle, sha256_of
@@ -34,6 +35,9 @@ RUNTIME_FILES = (
     "harness.h",
     "harness.cpp",
 )
+LANGUAGES = {"cpp": "C++", "java": "Java"}
+"""The languages a bundle may have a loader in, and how messages call them."""
+
 ADAPTOR_SOURCES = ("adaptor.cpp", "runtime/runtime.cpp", "runtime/sha256.cpp")
 ADAPTOR_HEADERS = ("runtime/infc_runtime.h", "runtime/adaptor.h", "runtime/sha256.h")
 
@@ -113,7 +117,11 @@ def _c_arguments(s: Signature) -> list[str]:
         if t.is_known:
             out.append(f"{t.identifier}.data()")
             continue
-        out += [f"{t.identifier}.data.data()", f"{t.identifier}.data.size()", f"{t.identifier}_shape"]
+        out += [
+            f"{t.identifier}.data.data()",
+            f"{t.identifier}.data.size()",
+            f"{t.identifier}_shape",
+        ]
         if t.axes is None:
             out.append(f"&{t.identifier}_rank")
     return out
@@ -193,26 +201,51 @@ def build(
         InfcError: E501 where CMake, the compiler or the SDK is missing, E702 where the bundle has
             no C++ loader, E703 where something does not compile, E503.
     """
-    folder = bundle.path / "loader" / "cpp"
+    return build_project(bundle, "cpp", scratch, limits, options) / "main"
+
+
+def build_project(
+    bundle: Bundle,
+    language: str,
+    scratch: Path,
+    limits: WorkerLimits,
+    options: BuildOptions,
+    more_entries: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Compile `loader/<language>`, which has the C++ loader in it, and return the build folder.
+
+    Raises:
+        InfcError: as `build`.
+    """
+    folder = bundle.path / "loader" / language
+    title = LANGUAGES[language]
     if not (folder / "CMakeLists.txt").is_file():
-        raise fail("E702", f"`{bundle.path}` has no C++ loader", help="compile with `--loader cpp`")
+        raise fail(
+            "E702",
+            f"`{bundle.path}` has no {title} loader",
+            help=f"compile with `--loader {language}`",
+        )
     target = Target.from_json(bundle.manifest["target"])
     entries = _entries(target, options)
     cmake, compiler = _tool("cmake"), find_compiler()
-    key = _key(folder, target, compiler, entries)
+    key = _key(bundle.path / "loader" / "cpp", target, compiler, entries)
     cached = cache_folder() / "objects" / key
     if options.keep_objects and cached.is_dir():
         entries["INFC_OBJECTS"] = str(cached)
-    entries["CMAKE_CXX_COMPILER"] = compiler
+    entries |= {"CMAKE_CXX_COMPILER": compiler, **more_entries}
     scratch.mkdir(parents=True)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     defines = [f"-D{name}={value}" for name, value in entries.items()]
     built = scratch / "build"
-    _compile([cmake, "-S", str(folder), "-B", str(built), *generator, *defines], bundle, limits)
-    _compile([cmake, "--build", str(built), "--parallel"], bundle, limits)
-    if options.keep_objects and not cached.is_dir():
-        _keep(built, cached)
-    return built / "main"
+    what = f"the {title} loader of `{bundle.name}`"
+    _compile([cmake, "-S", str(folder), "-B", str(built), *generator, *defines], what, limits)
+    keep = options.keep_objects and not cached.is_dir()
+    # Java does without the harness, but the cache does not.
+    targets = ["--target", "all", "infc_harness"] if keep else []
+    _compile([cmake, "--build", str(built), "--parallel", *targets], what, limits)
+    if keep:
+        _keep(built if language == "cpp" else built / "cpp", cached)
+    return built
 
 
 def _entries(target: Target, options: BuildOptions) -> dict[str, str]:
@@ -302,12 +335,12 @@ def _keep(built: Path, cached: Path) -> None:
         return
 
 
-def _compile(command: Sequence[str], bundle: Bundle, limits: WorkerLimits) -> None:
-    done = _call(command, limits, f"compiling the C++ loader of `{bundle.name}`")
+def _compile(command: Sequence[str], what: str, limits: WorkerLimits) -> None:
+    done = _call(command, limits, f"compiling {what}")
     if done.returncode != 0:
         raise fail(
             "E703",
-            f"the C++ loader of `{bundle.name}` does not compile",
+            f"{what} does not compile",
             notes=[_told(done.stdout + done.stderr)],
         )
 
@@ -361,10 +394,19 @@ def run(
     Raises:
         InfcError: E502 where it crashes, E503 where it takes too long, E705 where it fails.
     """
+    command = [str(program), str(bundle.path), "--json", *arguments]
+    return run_program(command, f"the C++ loader of `{bundle.name}`", limits)
+
+
+def run_program(command: Sequence[str], what: str, limits: WorkerLimits) -> dict[str, Any]:
+    """Run `command` and return what it prints as JSON.
+
+    Raises:
+        InfcError: as `run`.
+    """
     import signal
 
-    what = f"the C++ loader of `{bundle.name}`"
-    done = _call([str(program), str(bundle.path), "--json", *arguments], limits, what)
+    done = _call(command, limits, what)
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise fail("E502", f"{what} crashed with {name}", notes=[_tail(done.stderr)])

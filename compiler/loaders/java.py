@@ -9,13 +9,18 @@ Source: Java SE 11 language and `java.nio`; the Java Native Interface specificat
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infc.loaders import rendering
+from infc.bundle import Bundle
+from infc.diagnostics import fail
+from infc.loaders import cpp, rendering
 from infc.loaders.signature import MAX_UNKNOWN_RANK, Dim, Signature, Tensor
+from infc.request import WorkerLimits
 
 ELEMENTS = {
     "float32": "float",
@@ -35,6 +40,8 @@ ELEMENTS = {
 """The Java type that carries an element; unsigned ones and half floats travel as their bits."""
 
 MAX_INT = 2**31 - 1
+
+JDK_HELP = "apt install default-jdk-headless, or set JAVA_HOME to a JDK from 11 on"
 
 _TAKEN_CLASSES = """
 AutoCloseable Buffer Byte ByteBuffer ByteOrder Double DoubleBuffer Float FloatBuffer Harness
@@ -325,3 +332,59 @@ def _described(s: Signature, t: Tensor) -> str:
     return rendering.call(
         "            new Harness.Tensor(", [json.dumps(t.name), f'"{t.dtype}"', *rank]
     )
+
+
+def build(
+    bundle: Bundle,
+    scratch: Path,
+    limits: WorkerLimits,
+    options: cpp.BuildOptions = cpp.BuildOptions(),  # noqa: B008
+) -> Path:
+    """Compile the bundle's loader in the new folder `scratch` and return the build folder.
+
+    Raises:
+        InfcError: E501 where the JDK, CMake, the C++ compiler or the SDK is missing, E702 where
+            the bundle has no Java loader, E703 where something does not compile, E503.
+    """
+    entries = {"JAVA_HOME": str(find_jdk())}
+    return cpp.build_project(bundle, "java", scratch, limits, options, entries)
+
+
+def find_jdk() -> Path:
+    """The folder of the JDK: `JAVA_HOME`, else the one that `javac` belongs to.
+
+    Raises:
+        InfcError: E501 where there is none, or it has no JNI headers.
+    """
+    named = os.environ.get("JAVA_HOME")
+    javac = shutil.which("javac")
+    if not named and not javac:
+        raise fail("E501", "no JDK was found: `javac` is not in PATH", help=JDK_HELP)
+    home = Path(named) if named else Path(str(javac)).resolve().parent.parent
+    for file in ("bin/javac", "bin/java", "include/jni.h"):
+        if not (home / file).is_file():
+            source = " (JAVA_HOME)" if named else ""
+            raise fail("E501", f"`{home}`{source} is not a JDK: it has no {file}", help=JDK_HELP)
+    return home
+
+
+def command(built: Path, bundle: Bundle, flags: Sequence[str] = ()) -> list[str]:
+    """The command line that starts `Main` of the loader compiled in `built`."""
+    return [
+        str(find_jdk() / "bin" / "java"),
+        *flags,
+        f"-Dinfc.{bundle.name}.library={built / f'lib{bundle.name}_jni.so'}",
+        *("-jar", str(built / f"{bundle.name}.jar")),
+    ]
+
+
+def run(
+    program: Path, bundle: Bundle, arguments: Sequence[str], limits: WorkerLimits
+) -> dict[str, Any]:
+    """Run `Main` of the loader compiled in `program` and return what it prints as JSON.
+
+    Raises:
+        InfcError: E502 where it crashes, E503 where it takes too long, E705 where it fails.
+    """
+    started = [*command(program, bundle), str(bundle.path), "--json", *arguments]
+    return cpp.run_program(started, f"the Java loader of `{bundle.name}`", limits)

@@ -59,7 +59,7 @@ def call(function: Callable[[], bytes], timeout_s: float) -> bytes:
 
 def _read(reader: int, deadline: float) -> bytes | None:
     """Everything up to the end of the pipe; None where the time is up before that."""
-    blocks = []
+    blocks: list[bytes] = []
     while True:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([reader], [], [], left)[0]:

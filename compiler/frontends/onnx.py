@@ -91,7 +91,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, str]:
         InfcError: E100, E102.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         # Non-blocking: opening a fifo must not wait for someone to write to it.
@@ -138,6 +138,9 @@ def _check_versions(model: onnx.ModelProto, findings: Findings) -> None:
     for holder in (model, *model.functions):
         seen: dict[str, int] = {}
         for row in holder.opset_import:
+            if not isinstance(row.domain, str):
+                findings.add("E102", f"the domain {quoted(row.domain)} is not UTF-8")
+                continue
             row.domain = "" if row.domain == "ai.onnx" else row.domain
             if seen.setdefault(row.domain, row.version) != row.version:
                 what = quoted(row.domain or "ai.onnx")
@@ -158,11 +161,13 @@ def _tidy(model: onnx.ModelProto) -> None:
     """Spell in one way what files spell in several; nothing that decides a result."""
     model.ClearField("training_info")
     model.ir_version = max(model.ir_version, 4)  # where initializers need not be inputs
-    model.graph.name = model.graph.name or "main"
+    if not model.graph.name or not isinstance(model.graph.name, str):
+        model.graph.name = "main"
     _tidy_nodes(model.graph.node)
     _tidy_values(model.graph)
     for function in model.functions:
-        function.domain = "" if function.domain == "ai.onnx" else function.domain
+        if function.domain == "ai.onnx":
+            function.domain = ""
         _tidy_nodes(function.node)
 
 

@@ -14,10 +14,11 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import onnx
 
-from infc.diagnostics import fail
+from infc.diagnostics import InfcError, fail
 from infc.frontends.findings import Findings, quoted
 from infc.frontends.onnx_tensors import all_tensors, byte_size, is_external
 
@@ -38,14 +39,25 @@ class Piece:
     """Device and inode when it was checked: the file that is read later must be the same."""
 
 
+class _Refused(NamedTuple):
+    problem: str
+    remedy: str = ""
+
+
+class _Found(NamedTuple):
+    path: Path
+    status: os.stat_result
+
+
 def check_external(model: onnx.ModelProto, folder: Path, findings: Findings) -> list[Piece]:
     """Add an E103 for every external tensor that cannot be had; return where the others are.
 
     Tensors without a single byte are given their (empty) data: no file need exist for them.
+    Those in attributes are read in: onnx_ir keeps only initializers outside.
     """
     pieces = []
     refused: set[tuple[str, str]] = set()
-    for tensor in all_tensors(model):
+    for tensor, in_graph in all_tensors(model):
         if not is_external(tensor):
             continue
         if tensor.data_type == onnx.TensorProto.STRING:
@@ -59,73 +71,76 @@ def check_external(model: onnx.ModelProto, folder: Path, findings: Findings) -> 
         piece = _locate(tensor, folder)
         if isinstance(piece, Piece):
             pieces.append(piece)
+            if not in_graph:
+                embed(tensor, folder)
             continue
-        problem, remedy = piece
+        problem = piece.problem
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
         if (location, problem) not in refused:  # once for a file, not once for each tensor
             refused.add((location, problem))
             message = f"external data {quoted(location)} {problem}"
-            findings.add("E103", f"{message} (tensor {quoted(tensor.name)})", help=remedy)
+            findings.add("E103", f"{message} (tensor {quoted(tensor.name)})", help=piece.remedy)
     return pieces
 
 
-def _locate(tensor: onnx.TensorProto, folder: Path) -> Piece | tuple[str, str]:
-    """Where the tensor's bytes are, or (what is wrong, what to do)."""
+def _locate(tensor: onnx.TensorProto, folder: Path) -> Piece | _Refused:
     entries = {e.key: e.value for e in tensor.external_data}
     if not all(isinstance(text, str) for pair in entries.items() for text in pair):
-        return "is not UTF-8", ""
+        return _Refused("is not UTF-8")
     for entry in [e for e in tensor.external_data if e.key not in _KEYS]:
         tensor.external_data.remove(entry)
     location = entries.get("location", "")
     found = _resolve(location, folder)
-    if not isinstance(found, tuple) or isinstance(found[0], str):
-        return found  # type: ignore[return-value]
+    if isinstance(found, _Refused):
+        return found
     path, status = found
     size = byte_size(tensor)
     for key in ("offset", "length"):
         if entries.get(key) and not _NUMBER.fullmatch(entries[key]):
-            return f"has the {key} {quoted(entries[key])}, which is not a size", ""
+            return _Refused(f"has the {key} {quoted(entries[key])}, which is not a size")
     offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
     if length != size:
-        return f"gives the tensor {length} bytes; its shape and type need {size}", ""
+        return _Refused(f"gives the tensor {length} bytes; its shape and type need {size}")
     if offset + size > status.st_size:
-        problem = f"has {status.st_size} bytes; the tensor ends at byte {offset + size}"
-        return problem, "the download may be incomplete"
+        return _Refused(
+            f"has {status.st_size} bytes; the tensor ends at byte {offset + size}",
+            "the download may be incomplete",
+        )
     return Piece(location, path, offset, size, (status.st_dev, status.st_ino))
 
 
-def _resolve(location: str, folder: Path) -> tuple[Path, os.stat_result] | tuple[str, str]:
+def _resolve(location: str, folder: Path) -> _Found | _Refused:
     if not location or "\0" in location:
-        return "has no location", ""
+        return _Refused("has no location")
     if Path(location).is_absolute() or ".." in Path(location).parts:
-        return "lies outside the model's folder", "put the file beside the model"
+        return _Refused("lies outside the model's folder", "put the file beside the model")
     try:
         base = folder.resolve(strict=True)
         path = (base / location).resolve(strict=True)
         status = path.stat()
     except FileNotFoundError:
-        return "does not exist", f"it is looked for in `{folder}`"
+        return _Refused("does not exist", f"it is looked for in `{folder}`")
     except (OSError, RuntimeError, ValueError) as error:
-        return f"cannot be reached: {getattr(error, 'strerror', None) or error}", ""
+        return _Refused(f"cannot be reached: {getattr(error, 'strerror', None) or error}")
     if not path.is_relative_to(base):
-        return (
+        return _Refused(
             "leads out of the model's folder through a symbolic link",
             "put the file itself beside the model (`cp -L`)",
         )
     if not stat.S_ISREG(status.st_mode):
-        return "is not a regular file", ""
+        return _Refused("is not a regular file")
     if status.st_nlink > 1:
-        return (
+        return _Refused(
             f"has {status.st_nlink} hard links, so it may be a file of somewhere else",
             "put a copy of it beside the model",
         )
     if not os.access(path, os.R_OK):
-        return "may not be read by this user", ""
-    return path, status
+        return _Refused("may not be read by this user")
+    return _Found(path, status)
 
 
-def read_piece(tensor: onnx.TensorProto, folder: Path) -> bytes:
-    """The bytes of one checked external tensor.
+def embed(tensor: onnx.TensorProto, folder: Path) -> None:
+    """Read the data of one checked external tensor into it.
 
     Raises:
         InfcError: E103 where the file is no longer what was checked.
@@ -135,7 +150,9 @@ def read_piece(tensor: onnx.TensorProto, folder: Path) -> bytes:
         raise _changed(tensor.name)
     with _open(piece) as stream:
         stream.seek(piece.offset)
-        return stream.read(piece.size)
+        tensor.raw_data = stream.read(piece.size)
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
 
 
 def sha256_with(model_digest: str, pieces: Iterable[Piece]) -> str:
@@ -175,7 +192,7 @@ def _sha256_of(pieces: list[Piece]) -> str:
     return digest.hexdigest()
 
 
-def _open(piece: Piece):  # type: ignore[no-untyped-def]
+def _open(piece: Piece) -> BinaryIO:
     try:
         # Non-blocking: should the file have become a fifo since, opening it must not wait.
         handle = os.open(piece.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -188,5 +205,5 @@ def _open(piece: Piece):  # type: ignore[no-untyped-def]
     return os.fdopen(handle, "rb")
 
 
-def _changed(what: str):  # type: ignore[no-untyped-def]
+def _changed(what: str) -> InfcError:
     return fail("E103", f"external data {quoted(what)} changed while it was read")

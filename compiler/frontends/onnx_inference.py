@@ -16,14 +16,14 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
 
 from infc.frontends import guarded
 from infc.frontends.findings import Findings, printable, quoted
-from infc.frontends.onnx_external import read_piece
+from infc.frontends.onnx_external import embed
 from infc.frontends.onnx_structure import (
     Context,
     function_id,
@@ -99,7 +99,7 @@ def _infer(bare: onnx.ModelProto) -> bytes:
             bare = infer_shapes(bare, check_type=False, strict_mode=False, data_prop=True)
         result = bare
     message = text.encode("utf-8", "replace")
-    return struct.pack("<I", len(message)) + message + result.SerializeToString()
+    return struct.pack("<I", len(message)) + message + bytes(result.SerializeToString())
 
 
 def _report(text: str, graph: onnx.GraphProto, context: Context) -> None:
@@ -174,9 +174,7 @@ def _add_tensor(
         small.CopyFrom(tensor)
         small.name = name
         if is_external(tensor):
-            small.raw_data = read_piece(tensor, folder)
-            small.ClearField("data_location")
-            del small.external_data[:]
+            embed(small, folder)
     elif name not in inputs:
         kind = out.input.add(name=name).type.tensor_type
         kind.elem_type = tensor.data_type
@@ -226,7 +224,7 @@ def _has_schema(node: onnx.NodeProto, context: Context) -> bool:
     return known or function_id(node) in context.functions
 
 
-def _without_shapes(values: Iterator[onnx.ValueInfoProto]) -> Iterator[onnx.ValueInfoProto]:
+def _without_shapes(values: Iterable[onnx.ValueInfoProto]) -> Iterator[onnx.ValueInfoProto]:
     for value in values:
         copy = onnx.ValueInfoProto()
         copy.CopyFrom(value)

@@ -80,7 +80,8 @@ def type_name(data_type: int) -> str:
 def byte_size(tensor: onnx.TensorProto) -> int:
     """The bytes that the elements of `tensor` take, packed; 0 for strings."""
     bits = BITS.get(tensor.data_type, 0)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    count: int = math.prod(tensor.dims)
+    return -(-count * bits // 8)
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
@@ -153,31 +154,31 @@ def check_sparse(sparse: onnx.SparseTensorProto, findings: Findings, place: str)
     return True
 
 
-def tensors_in(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of `graph` and the graphs in it, but for the sparse ones."""
-    yield from graph.initializer
-    for node in graph.node:
-        yield from tensors_of(node)
+def all_tensors(model: onnx.ModelProto) -> Iterator[tuple[onnx.TensorProto, bool]]:
+    """Every tensor of the model but the sparse ones, and whether it is an initializer.
 
-
-def tensors_of(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor in the attributes of `node`, those of its subgraphs included."""
-    for attribute in node.attribute:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        if attribute.HasField("g"):
-            yield from tensors_in(attribute.g)
-        for graph in attribute.graphs:
-            yield from tensors_in(graph)
-
-
-def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor of the model, its functions included."""
-    yield from tensors_in(model.graph)
+    Those of the functions, whose graphs become parts of others, count as none.
+    """
+    yield from _tensors_in(model.graph)
     for function in model.functions:
         for node in function.node:
-            yield from tensors_of(node)
+            for tensor, _ in _tensors_of(node):
+                yield tensor, False
+
+
+def _tensors_in(graph: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, bool]]:
+    for tensor in graph.initializer:
+        yield tensor, True
+    for node in graph.node:
+        yield from _tensors_of(node)
+
+
+def _tensors_of(node: onnx.NodeProto) -> Iterator[tuple[onnx.TensorProto, bool]]:
+    for attribute in node.attribute:
+        for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
+            yield tensor, False
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            yield from _tensors_in(graph)
 
 
 def dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:

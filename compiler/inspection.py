@@ -1,20 +1,26 @@
-"""What is in a model file or a bundle, read without running anything."""
+"""What is in a model file or a bundle, read without running or checking anything.
+
+A model is described as it lies in the file, so that one that no compiler takes can be looked at
+all the same: only the protobuf has to parse.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import bundle
-from infc.diagnostics import fail
-from infc.frontends.sniff import Kind, sniff
+from infc.diagnostics import fail, printable
+from infc.frontends.sniff import EXPORT, Kind, sniff
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    import onnx
 
-_DTYPES = {"FLOAT": "float32", "DOUBLE": "float64"}
+MAX_RANK = 64
+"""A tensor of a higher rank is no tensor; the product of a million dimensions takes minutes."""
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -30,11 +36,8 @@ def inspect(path: Path) -> dict[str, Any]:
     kind = sniff(path)
     if kind is Kind.ONNX:
         return _onnx(path)
-    raise fail(
-        "E101",
-        f"`{path}` is {kind.value}, which this version of infc does not read",
-        help="convert it to ONNX first",
-    )
+    what = f"`{path}` is {kind.value}; this version of infc reads ONNX"
+    raise fail("E101", what, help=EXPORT[kind])
 
 
 def _bundle(path: Path) -> dict[str, Any]:
@@ -49,92 +52,113 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _onnx(path: Path) -> dict[str, Any]:
-    import onnx_ir as ir
+    from infc.frontends.onnx import read
+    from infc.frontends.onnx_tensors import all_tensors, byte_size
 
-    try:
-        model = ir.load(path)
-        return _describe(model, path)
-    except OSError as error:
-        raise fail("E100", f"`{path}` cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # protobuf's and onnx_ir's own errors, of many types
-        raise fail("E102", f"`{path}` is not a well-formed ONNX file: {error}") from error
-
-
-def _describe(model: ir.Model, path: Path) -> dict[str, Any]:
-    tensors = list(_tensors(model))
-    operators = Counter(
-        f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in model.graph.all_nodes()
-    )
-    initializers = set(model.graph.initializers)
+    model, sha256 = read(path)
+    tensors = [t for t, _ in all_tensors(model) if min(t.dims, default=0) >= 0]
+    tensors = [t for t in tensors if len(t.dims) <= MAX_RANK]
+    operators = Counter(_qualified(n.domain, n.op_type) for n in _nodes(model.graph))
+    initializers = {t.name for t in model.graph.initializer}
     return {
         "kind": "onnx",
         "path": str(path),
         "bytes": path.stat().st_size,
+        "sha256": sha256,
         "ir_version": model.ir_version,
-        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
-        "graph": model.graph.name or "",
-        "opsets": {domain or "ai.onnx": v for domain, v in sorted(model.opset_imports.items())},
-        "inputs": [_value(v) for v in model.graph.inputs if v.name not in initializers],
-        "outputs": [_value(v) for v in model.graph.outputs],
+        "producer": f"{_text(model.producer_name)} {_text(model.producer_version)}".strip(),
+        "graph": _text(model.graph.name),
+        "opsets": {_text(o.domain) or "ai.onnx": o.version for o in model.opset_import},
+        "inputs": [_value(v) for v in model.graph.input if v.name not in initializers],
+        "outputs": [_value(v) for v in model.graph.output],
         "parameters": {
             "tensors": len(tensors),
-            "elements": sum(t.size for t in tensors),
-            "bytes": sum(t.nbytes for t in tensors),
+            "elements": sum(math.prod(t.dims) for t in tensors),
+            "bytes": sum(byte_size(t) for t in tensors),
         },
-        "nodes": sum(operators.values()),
+        "nodes": operators.total(),
         "operators": dict(sorted(operators.items(), key=lambda row: (-row[1], row[0]))),
-        "functions": sorted(
-            f"{domain}.{name}" if domain else name for domain, name, _ in model.functions
-        ),
-        "external_data": _external_data(model, path.parent),
-        "metadata": dict(sorted(model.metadata_props.items())),
+        "functions": sorted(_qualified(f.domain, f.name) for f in model.functions),
+        "external_data": _external_data(tensors, path.parent),
+        "metadata": {_text(p.key): _text(p.value) for p in model.metadata_props},
     }
 
 
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Every weight: initializers and the values of Constant nodes, in all graphs and functions."""
-    graphs = [model.graph, *(function.graph for function in model.functions.values())]
-    for graph in (inner for outer in graphs for inner in (outer, *outer.subgraphs())):
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-    for node in (node for graph in graphs for node in graph.all_nodes()):
-        attribute = node.attributes.get("value") if node.op_type == "Constant" else None
-        if attribute is not None and hasattr(attribute.value, "nbytes"):
-            yield attribute.value
+def _text(value: str | bytes) -> str:
+    """A name from the file; protobuf gives bytes where they are not UTF-8."""
+    text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+    return printable(text)
 
 
-def _value(value: ir.Value) -> dict[str, Any]:
-    dtype = value.dtype.name if value.dtype is not None else "unknown"
-    shape = None
-    if value.shape is not None:
-        shape = [d if isinstance(d, int) else d.value for d in value.shape]
-    return {"name": value.name or "", "dtype": _DTYPES.get(dtype, dtype.lower()), "shape": shape}
+def _qualified(domain: str | bytes, name: str | bytes) -> str:
+    return f"{_text(domain)}.{_text(name)}" if domain not in ("", "ai.onnx") else _text(name)
 
 
-def _external_data(model: ir.Model, folder: Path) -> list[dict[str, Any]]:
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of `graph` and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    """An input or output; `dtype` is the kind of type for what is not a dense tensor."""
+    kind = value.type.WhichOneof("value") or "unknown"
+    dtype, shape = kind.removesuffix("_type").replace("_", " "), None
+    if kind == "tensor_type":
+        tensor = value.type.tensor_type
+        dtype = _dtype(tensor.elem_type)
+        if tensor.HasField("shape"):
+            shape = [_dim(dim) for dim in tensor.shape.dim]
+    return {"name": _text(value.name), "dtype": dtype, "shape": shape}
+
+
+def _dtype(elem_type: int) -> str:
+    """The name of an ONNX element type, as in numpy: `float32` for FLOAT."""
+    import onnx
+
+    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    name = names.get(elem_type, f"type {elem_type}").lower()
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    kind = dim.WhichOneof("value")
+    if kind == "dim_value":
+        return int(dim.dim_value)
+    return _text(dim.dim_param) if kind == "dim_param" and dim.dim_param else None
+
+
+def _external_data(tensors: list[onnx.TensorProto], folder: Path) -> list[dict[str, Any]]:
     """Each file that holds weights: what is expected of it, and whether it is there.
 
     A path that leaves the model's folder is reported, never followed.
     """
-    import onnx_ir as ir
+    from infc.frontends.onnx_tensors import byte_size, is_external
 
     wanted: dict[str, int] = {}
-    for tensor in _tensors(model):
-        if isinstance(tensor, ir.ExternalTensor):
-            end = (tensor.offset or 0) + tensor.nbytes
-            location = str(tensor.location)
-            wanted[location] = max(wanted.get(location, 0), end)
-    rows = []
-    for location, needed in sorted(wanted.items()):
-        file = folder / location
-        size = None
-        if not file.resolve().is_relative_to(folder.resolve()):
+    for tensor in filter(is_external, tensors):
+        entries = {_text(entry.key): _text(entry.value) for entry in tensor.external_data}
+        offset = entries.get("offset", "0")
+        end = (int(offset) if offset.isdecimal() and len(offset) < 20 else 0) + byte_size(tensor)
+        location = entries.get("location", "")
+        wanted[location] = max(wanted.get(location, 0), end)
+    return [_external_file(folder, *row) for row in sorted(wanted.items())]
+
+
+def _external_file(folder: Path, location: str, needed: int) -> dict[str, Any]:
+    size, state = None, "present"
+    try:
+        file = (folder / location).resolve()
+        if not file.is_relative_to(folder.resolve()):
             state = "outside the model's folder"
         elif not file.is_file():
             state = "missing"
         else:
             size = file.stat().st_size
-            state = "present" if size >= needed else f"too short: {needed} bytes are needed"
-        rows.append({"file": location, "bytes": size, "state": state})
-    return rows
+            state = state if size >= needed else f"too short: {needed} bytes are needed"
+    except (OSError, ValueError) as error:  # no path at all: too long, a null byte
+        state = f"unusable: {error}"
+    return {"file": location, "bytes": size, "state": state}

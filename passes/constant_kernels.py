@@ -10,15 +10,15 @@ Outputs that only repeat an input (Expand, ConstantOfShape) are broadcast views 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from infc.passes.reference import Arrays, reference_outputs
 from infc.passes.rewriting import Array, attribute
 
-Arrays = Sequence[Array | None]
 Kernel = Callable[[ir.Node, Arrays], Array | None]
 
 
@@ -29,33 +29,7 @@ def run(node: ir.Node, inputs: Arrays, opset: int) -> list[Array] | None:
         with np.errstate(all="ignore"):
             output = kernel(node, inputs)
         return None if output is None else [output]
-    return _reference(node, inputs, opset)
-
-
-def _reference(node: ir.Node, inputs: Arrays, opset: int) -> list[Array] | None:
-    """Through `onnx.reference`, as a model of one node of the right opset."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
-    names = [f"i{k}" if a is not None else "" for k, a in enumerate(inputs)]
-    outputs = [f"o{k}" if v.name else "" for k, v in enumerate(node.outputs)]
-    proto = ir.serde.serialize_node(node)
-    proto.ClearField("input")
-    proto.ClearField("output")
-    proto.input.extend(names)
-    proto.output.extend(outputs)
-    empty = onnx.TypeProto()
-    graph = onnx.helper.make_graph(
-        [proto],
-        "constant",
-        [onnx.helper.make_value_info(n, empty) for n in names if n],
-        [onnx.helper.make_value_info(n, empty) for n in outputs if n],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    feeds = {n: a for n, a in zip(names, inputs, strict=True) if n}
-    found = iter(ReferenceEvaluator(model).run(None, feeds))
-    results = [np.asarray(next(found)) if n else np.empty(0) for n in outputs]
-    return results if all(r.dtype != object for r in results) else None
+    return reference_outputs(node, inputs, opset)
 
 
 def _ints(node: ir.Node, inputs: Arrays, name: str, index: int) -> list[int] | None:
@@ -99,8 +73,20 @@ def _cast(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 _CASTABLE = frozenset(
-    getattr(ir.DataType, n)
-    for n in "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FLOAT16 FLOAT DOUBLE".split()
+    (
+        ir.DataType.BOOL,
+        ir.DataType.INT8,
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT8,
+        ir.DataType.UINT16,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+        ir.DataType.FLOAT16,
+        ir.DataType.FLOAT,
+        ir.DataType.DOUBLE,
+    )
 )
 _CASTABLE_NUMPY = frozenset(t.numpy() for t in _CASTABLE)
 
@@ -155,6 +141,20 @@ def _gather(node: ir.Node, inputs: Arrays) -> Array | None:
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         return None
     return np.asarray(np.take(x, indices, axis))
+
+
+def _gather_elements(node: ir.Node, inputs: Arrays) -> Array | None:
+    """The reference evaluator fails here where an axis is longer than 64 (`numpy.choose`)."""
+    x, indices = inputs[0], inputs[1]
+    if x is None or indices is None:
+        return None
+    axis = attribute(node, "axis", 0)
+    size = x.shape[axis]
+    if not ((indices >= -size) & (indices < size)).all():
+        return None
+    cut = [slice(n) for n in indices.shape]
+    cut[axis] = slice(None)
+    return np.take_along_axis(x[tuple(cut)], indices, axis)
 
 
 def _slice(node: ir.Node, inputs: Arrays) -> Array | None:
@@ -256,6 +256,7 @@ KERNELS: dict[str, Kernel] = {
     "Flatten": _flatten,
     "Floor": _unary(np.floor),
     "Gather": _gather,
+    "GatherElements": _gather_elements,
     "Greater": _binary(np.greater),
     "GreaterOrEqual": _binary(np.greater_equal),
     "Identity": _identity,

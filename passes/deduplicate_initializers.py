@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.rewriting import Array, graphs
+from infc.passes.rewriting import SMALL_BYTES, Array, graphs
 
 SAMPLE_BYTES = 512
 BLOCK_BYTES = 1 << 22
@@ -44,7 +44,17 @@ def _mergeable(value: ir.Value) -> bool:
     if tensor is None or value.is_graph_input() or value.is_graph_output():
         return False
     # A lazy tensor is computed from others; to compare it would compute it, whole.
-    return not isinstance(tensor, ir.LazyTensor)
+    return not isinstance(tensor, ir.LazyTensor) and not _is_placeholder(tensor)
+
+
+def _is_placeholder(tensor: ir.TensorProtocol) -> bool:
+    """A large weight of one repeated element, folded from ConstantOfShape, stands for a real one.
+
+    Sharing it would keep BatchNormalization from being folded into each of its readers.
+    """
+    if tensor.nbytes <= SMALL_BYTES or not isinstance(tensor.raw, np.ndarray):
+        return False
+    return not any(tensor.raw.strides)
 
 
 def _equal_sets(values: list[ir.Value]) -> Iterator[list[ir.Value]]:
@@ -80,8 +90,6 @@ def _sample_key(tensor: ir.TensorProtocol) -> Hashable:
         starts = (0, (size - SAMPLE_BYTES) // 2, size - SAMPLE_BYTES)
         return tuple(_read(tensor, start, SAMPLE_BYTES) for start in starts)
     array = tensor.numpy()
-    if array.size and not any(array.strides):
-        return array.reshape(-1)[:1].tobytes(), "fill"
     if not array.flags.c_contiguous or array.nbytes <= 3 * SAMPLE_BYTES:
         return array.tobytes() if array.nbytes <= 3 * SAMPLE_BYTES else _blocks_digest(tensor)
     flat = array.reshape(-1)
@@ -97,16 +105,14 @@ def _digest_key(tensor: ir.TensorProtocol) -> Hashable:
 
 
 def _blocks_digest(tensor: ir.TensorProtocol) -> Hashable:
-    """SHA-256 of the elements, read in blocks; of a broadcast fill, its one element."""
+    """SHA-256 of the elements, read in blocks."""
     digest = hashlib.sha256()
     if isinstance(tensor, ir.ExternalTensor):
         for start in range(0, tensor.nbytes, BLOCK_BYTES):
             digest.update(_read(tensor, start, min(BLOCK_BYTES, tensor.nbytes - start)))
         return digest.digest()
     array: Array = tensor.numpy()
-    if array.size and not any(array.strides):
-        return array.reshape(-1)[:1].tobytes(), "fill"
-    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 

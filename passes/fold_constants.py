@@ -22,7 +22,6 @@ from infc.passes.eliminate_common_subexpressions import is_deterministic
 from infc.passes.rewriting import (
     LAZY_BYTES,
     Array,
-    attribute,
     bodies,
     const_tensor,
     dtype_of,
@@ -39,11 +38,41 @@ TOTAL_BYTES = 1 << 31
 """No result is larger than this."""
 
 KEPT = frozenset(
-    "Constant QuantizeLinear DequantizeLinear DynamicQuantizeLinear Optional SequenceConstruct "
-    "SequenceEmpty SequenceInsert SplitToSequence OptionalGetElement OptionalHasElement "
-    "StringNormalizer StringConcat StringSplit TfIdfVectorizer ImageDecoder RegexFullMatch".split()
+    (
+        "Constant",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "Optional",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SequenceInsert",
+        "SplitToSequence",
+        "OptionalGetElement",
+        "OptionalHasElement",
+        "StringNormalizer",
+        "StringConcat",
+        "StringSplit",
+        "TfIdfVectorizer",
+        "ImageDecoder",
+        "RegexFullMatch",
+    )
 )
-SLOW = frozenset("Conv ConvTranspose ConvInteger DeformConv GRU LSTM RNN Loop Scan".split())
+WRONG_REFERENCE = frozenset(("AveragePool", "GridSample", "LpPool", "RoiAlign"))
+"""Where the reference evaluator misses outputs of ONNX's own operator tests (onnx 1.23)."""
+SLOW = frozenset(
+    (
+        "Conv",
+        "ConvTranspose",
+        "ConvInteger",
+        "DeformConv",
+        "GRU",
+        "LSTM",
+        "RNN",
+        "Loop",
+        "Scan",
+    )
+)
 RELAID = frozenset(("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast"))
 WEIGHT_INPUTS = {
     "BatchNormalization": (1, 2, 3, 4),
@@ -93,7 +122,9 @@ def _fold(graph: ir.Graph, node: ir.Node, version: int) -> bool:
 
 def _constant_inputs(node: ir.Node) -> list[ir.TensorProtocol | None] | None:
     """The inputs of a node that can be folded; None for any other node."""
-    if node.domain or not node.inputs or node.op_type in KEPT or bodies(node):
+    if node.domain or not node.inputs or node.op_type in KEPT | WRONG_REFERENCE:
+        return None
+    if bodies(node):
         return None
     tensors = [const_tensor(v) for v in node.inputs]
     if any(t is None and v is not None for t, v in zip(tensors, node.inputs, strict=True)):
@@ -114,9 +145,7 @@ def _expected_bytes(node: ir.Node) -> int | None:
     return total
 
 
-def _may_become(
-    node: ir.Node, size: int, tensors: Sequence[ir.TensorProtocol | None]
-) -> bool:
+def _may_become(node: ir.Node, size: int, tensors: Sequence[ir.TensorProtocol | None]) -> bool:
     """Whether outputs of `size` bytes may be written into the file."""
     freed = sum(
         tensor.nbytes
@@ -209,8 +238,25 @@ def _computed(
 
 
 _GROWING = frozenset(
-    "Tile Pad Resize Upsample OneHot EyeLike Compress DepthToSpace MatMul Gemm Einsum Col2Im "
-    "MelWeightMatrix HannWindow HammingWindow BlackmanWindow CenterCropPad".split()
+    (
+        "Tile",
+        "Pad",
+        "Resize",
+        "Upsample",
+        "OneHot",
+        "EyeLike",
+        "Compress",
+        "DepthToSpace",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Col2Im",
+        "MelWeightMatrix",
+        "HannWindow",
+        "HammingWindow",
+        "BlackmanWindow",
+        "CenterCropPad",
+    )
 )
 
 
@@ -247,7 +293,7 @@ def _register(graph: ir.Graph, value: ir.Value, tensor: ir.TensorProtocol) -> No
     constant = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(list(tensor.shape)),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=tensor,
     )
     graph.initializers[str(name)] = constant

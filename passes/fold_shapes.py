@@ -1,5 +1,6 @@
-"""Shape arithmetic on partly known shapes: Reshape(x, Concat(Gather(Shape(x), 0), c)) ->
-Reshape(x, [0, c]).
+"""Shape arithmetic on partly known shapes becomes constant.
+
+    Reshape(x, Concat(Gather(Shape(x), 0), c))  ->  Reshape(x, [0, c])
 
 Small integer tensors are followed element by element from `Shape` through the operators that
 exporters build target shapes with. An element is a number, or a *dimension*: the symbol or the
@@ -102,7 +103,9 @@ def _numpy_dtype(node: ir.Node) -> type[np.integer] | None:
         declared = node.inputs[0].dtype
     if declared is None and node.op_type == "Cast":
         declared = ir.DataType(attribute(node, "to"))
-    return {ir.DataType.INT64: np.int64, ir.DataType.INT32: np.int32}.get(declared)  # type: ignore[arg-type]
+    if declared == ir.DataType.INT64:
+        return np.int64
+    return np.int32 if declared == ir.DataType.INT32 else None
 
 
 def _elements(value: ir.Value | None, known: Known) -> Elements | None:
@@ -130,8 +133,9 @@ def _size(node: ir.Node, known: Known) -> Elements | None:
     shape = dims(node.inputs[0])
     if shape is None or not all(isinstance(d, int) for d in shape):
         return None
-    return Elements([int(np.prod([int(d) for d in shape if d is not None], dtype=np.int64))],
-                    is_scalar=True)
+    return Elements(
+        [int(np.prod([int(d) for d in shape if d is not None], dtype=np.int64))], is_scalar=True
+    )
 
 
 def _same(node: ir.Node, known: Known) -> Elements | None:
@@ -154,7 +158,9 @@ def _gather(node: ir.Node, known: Known) -> Elements | None:
     if data is None or data.is_scalar or indices is None or indices.ndim > 1:
         return None
     size = len(data.items)
-    if attribute(node, "axis", 0) not in (0, -1) or not all(-size <= i < size for i in indices.flat):
+    if attribute(node, "axis", 0) not in (0, -1) or not all(
+        -size <= i < size for i in indices.flat
+    ):
         return None
     return Elements([data.items[int(i)] for i in indices.flat], is_scalar=indices.ndim == 0)
 

@@ -73,15 +73,19 @@ class InferShapes(ir.passes.InPlacePass):
                 ir_version=model.ir_version,
             )
         except Exception:
-            # The schema's own complaint about the node; the checker and the back ends say it better.
+            # The schema's complaint about the node; the checker and the back ends say it better.
             return False
-        return any([_merge(v, found[v.name]) for v in node.outputs if v.name in found])
+        modified = False
+        for value in node.outputs:
+            if value.name in found:
+                modified |= _merge(value, found[value.name])
+        return modified
 
 
 def _declare_initializer(value: ir.Value) -> None:
     tensor = value.const_value
     if tensor is not None and value.shape is None:
-        value.shape = ir.Shape(list(tensor.shape))
+        value.shape = ir.Shape(tensor.shape.numpy())
     if tensor is not None and value.type is None:
         value.type = ir.TensorType(tensor.dtype)
 

@@ -43,7 +43,7 @@ def _lift(graph: ir.Graph, node: ir.Node) -> bool:
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(list(tensor.shape)),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=tensor,
     )
     graph.initializers[name] = value

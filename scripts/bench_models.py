@@ -54,7 +54,9 @@ def architectures() -> Iterator[tuple[str, Callable[[], tuple[Any, tuple[Any, ..
     basic = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
     yield (
         "resnet18",
-        lambda: image(transformers.ResNetConfig(**basic), transformers.ResNetForImageClassification),
+        lambda: image(
+            transformers.ResNetConfig(**basic), transformers.ResNetForImageClassification
+        ),
     )
     yield (
         "mobilenetv2",
@@ -83,7 +85,10 @@ def write(folder: Path) -> list[Path]:
         torch.manual_seed(0)
         module, inputs, names = make()
         module.eval()
-        for path, optimize in ((folder / f"{name}.onnx", False), (folder / f"{name}-opt.onnx", True)):
+        for path, optimize in (
+            (folder / f"{name}.onnx", False),
+            (folder / f"{name}-opt.onnx", True),
+        ):
             program = torch.onnx.export(
                 module, inputs, dynamo=True, optimize=optimize, input_names=names, verbose=False
             )

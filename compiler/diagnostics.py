@@ -257,7 +257,8 @@ _TABLE = (
         "E201",
         "unknown target",
         ExitCode.USAGE,
-        "`--target` takes a profile or a back end's own name; `infc targets` lists both.",
+        "`--target` takes a profile or a back end's own name; `infc targets` lists both, and "
+        "`infc targets NAME` shows what one of them can do.",
     ),
     Code(
         "E203",

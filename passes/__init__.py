@@ -49,10 +49,17 @@ def _rewrite(name: str, summary: str) -> PassSpec:
 
 _REWRITES = (
     _rewrite("eliminate-no-ops", "remove nodes that give back their input"),
+    _rewrite("fuse-normalization", "layer and RMS normalisation spelled out made one operator"),
+    _rewrite("fuse-softmax", "softmax spelled out made one operator"),
+    _rewrite("fuse-activations", "Gelu, HardSwish and others spelled out made one operator"),
     _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
     _rewrite("fold-constant-arithmetic", "constant scales and shifts into their neighbours"),
+    _rewrite("simplify-arithmetic", "identities of arithmetic and logic that save a node"),
+    _rewrite("merge-clips", "Relu, Clip, Min and Max of each other made one"),
+    _rewrite("merge-slices", "slices of slices made one, slices of all parts made a Split"),
     _rewrite("fold-pad", "Pad into Conv, MaxPool and AveragePool"),
     _rewrite("simplify-reshape", "chains of Reshape, Flatten, Squeeze, Unsqueeze made one or none"),
+    _rewrite("fuse-gemm", "rank-two MatMul with Add and Transpose made Gemm"),
     _rewrite("push-transpose", "transposes merged, cancelled, pushed to where they cancel"),
 )
 """Algebraic rewrites, by their golden graphs in tests/passes."""

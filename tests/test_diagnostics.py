@@ -183,16 +183,34 @@ def no_sdk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
     return compile_text(SMALL)(folder, monkeypatch)
 
 
-def tampered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
-    """A bundle whose kept answers are others than its artifact gives."""
-    done = infc("compile", write_model(folder / "m.onnx"), "-o", folder, "-q", "--loader", "none")
-    path = Path(done.out.strip())
-    answers = path / "reference/0/outputs/0.bin"
-    answers.write_bytes(np.full(answers.stat().st_size // 4, 7, np.float32).tobytes())
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"][str(answers.relative_to(path))]["sha256"] = bundle.sha256_of(answers)
-    (path / "manifest.json").write_text(json.dumps(manifest))
-    return infc("verify", path)
+def tampered(file: str, data: bytes | None, *words: str) -> Trigger:
+    """Verify a bundle one file of which is another, with its new hash in the manifest.
+
+    Without `data` the kept answers become others than the artifact's.
+    """
+
+    def trigger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
+        model = write_model(folder / "m.onnx")
+        done = infc("compile", model, "-o", folder, "-q", "--samples", "1", "--loader", "cpp")
+        path = Path(done.out.strip())
+        size = (path / file).stat().st_size
+        sevens = np.full(size // 4, 7, np.float32).tobytes()
+        (path / file).write_bytes(sevens if data is None else data)
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["files"][file]["sha256"] = bundle.sha256_of(path / file)
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        return infc("verify", path, *words)
+
+    return trigger
+
+
+def unknown_rank(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
+    helper = onnx.helper
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
+    return infc("compile", folder / "m.onnx", "-o", folder / "out", "--no-verify")
 
 
 def damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Done:
@@ -244,17 +262,26 @@ TRIGGERS: dict[str, Trigger] = {
     "E302": compile_text(SMALL, "--disable-pass", "eliminate-everything"),
     "E501": no_sdk,
     "E601": with_pass(ChangesNumbers),
-    "E602": tampered,
+    "E602": tampered("reference/0/outputs/0.bin", None),
+    "E603": tampered("reference/0/outputs/0.bin", None, "--through", "cpp"),
     "E604": compile_text(
         graph("(float[2] x) => (float[2] y)", "a = Abs(x) n = Neg(a) y = Sqrt(n)")
     ),
     "E701": occupied,
     "E702": damaged,
+    "E703": tampered("loader/cpp/main.cpp", b"#error on purpose\n", "--through", "cpp"),
+    "E704": unknown_rank,
+    "E705": tampered("model/model.onnx", b"another model", "--through", "cpp"),
 }
 
 
 @pytest.mark.parametrize("code", TRIGGERS)
-def test_it_really_comes_about(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_really_comes_about(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need_tool: Callable[[str], str]
+) -> None:
+    if code in ("E603", "E703", "E705"):
+        need_tool("cmake")
+        need_tool("c++")
     before = sorted(tmp_path.iterdir())
     done = TRIGGERS[code](tmp_path, monkeypatch)
     assert done.err.startswith(f"error[{code}]: "), done.err

@@ -52,7 +52,6 @@ _REWRITES = (
     _rewrite("fuse-normalization", "layer and RMS normalisation spelled out made one operator"),
     _rewrite("fuse-softmax", "softmax spelled out made one operator"),
     _rewrite("fuse-activations", "Gelu, HardSwish and others spelled out made one operator"),
-    _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
     _rewrite("fold-constant-arithmetic", "constant scales and shifts into their neighbours"),
     _rewrite("simplify-arithmetic", "identities of arithmetic and logic that save a node"),
     _rewrite("merge-clips", "Relu, Clip, Min and Max of each other made one"),
@@ -89,6 +88,7 @@ PIPELINE: tuple[Phase, ...] = (
             _rewrite("fold-shapes", "shape arithmetic becomes constants, also on dynamic shapes"),
             _rewrite("fold-constants", "compute what depends on constants only"),
             _rewrite("eliminate-identity", "remove nodes that hand their input on"),
+            _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
             _rewrite("deduplicate-initializers", "equal initializers become one"),
             _rewrite("eliminate-common-subexpressions", "compute equal nodes once"),
             *_REWRITES,
@@ -138,6 +138,11 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "deduplicate-initializers",
         "eliminate-common-subexpressions",
         "equal nodes have the same inputs only once equal constants are one value",
+    ),
+    (
+        "fold-batchnorm",
+        "eliminate-common-subexpressions",
+        "equal convolutions followed by different normalisations must not be made one first",
     ),
 )
 """(earlier, later, why): checked against PIPELINE by a test."""

@@ -267,7 +267,8 @@ def _shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
 
 
 def _name(value: ir.Value | None) -> str:
-    return (value.name if value is not None else None) or "weight"
+    name = (value.name if value is not None else None) or "weight"
+    return name.removesuffix("_folded")
 
 
 _BEFORE: dict[str, Callable[[ir.Node, ir.Value, Affine, Edit], bool]] = {

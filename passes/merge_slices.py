@@ -128,7 +128,7 @@ def _split(node: ir.Node, x: ir.Value, cut: Cut, edit: Edit) -> bool:
         return False
     parts: list[tuple[int, int, ir.Node]] = []
     for use in x.uses():
-        if use.node.graph is not node.graph or use.index != 0 or not is_op(use.node, "Slice"):
+        if use.node.graph is not node.graph or use.idx != 0 or not is_op(use.node, "Slice"):
             continue
         cuts = _cuts(use.node)
         if cuts is None or len(cuts) != 1 or cuts[0].axis != cut.axis:

@@ -76,7 +76,7 @@ def show(model: onnx.ModelProto, name: str = "") -> str:
         if name != "infer-shapes":
             del graph.value_info[:]
         for node in graph.node:
-            node.name = ""
+            node.ClearField("name")
             pending.extend(attr.g for attr in node.attribute if attr.HasField("g"))
     return "\n".join(line.rstrip() for line in onnx.printer.to_text(shown).strip().splitlines())
 

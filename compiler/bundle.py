@@ -29,6 +29,16 @@ from infc.signature import TensorSpec
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 STAGE_PREFIX = ".infc-stage-"
+_TAKEN_NAMES = frozenset(
+    # headers of C and POSIX, which `name.h` would hide
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math pthread setjmp "
+    "signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string "
+    "strings tgmath threads time uchar unistd wchar wctype dlfcn fcntl malloc memory poll sched "
+    # CMake's own targets, the loader's own files and libraries
+    "all clean edit_cache help install package rebuild_cache test adaptor bundle_info main "
+    "c dl infc infc_adaptor infc_flags infc_harness infc_sdk m rt std stdc onnxruntime openvino "
+    "torch".split()
+)
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 
@@ -116,9 +126,12 @@ def sha256_of(path: Path) -> str:
 
 
 def identifier(text: str) -> str:
-    """`text` as a lower-case C identifier: `version-RFB-320` becomes `version_rfb_320`."""
+    """`text` as a lower-case C identifier: `version-RFB-320` becomes `version_rfb_320`.
+
+    The loader has files and a CMake target of that name: those of C and CMake are avoided.
+    """
     name = re.sub(r"\W+", "_", text.lower(), flags=re.ASCII).strip("_") or "model"
-    return name if not name[0].isdigit() else f"m_{name}"
+    return f"m_{name}" if name[0].isdigit() or name in _TAKEN_NAMES else name
 
 
 def file_table(folder: Path) -> dict[str, dict[str, Any]]:

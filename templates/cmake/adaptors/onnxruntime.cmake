@@ -24,3 +24,8 @@ add_library(infc_sdk INTERFACE IMPORTED)
 target_include_directories(infc_sdk SYSTEM INTERFACE "${ONNXRUNTIME_INCLUDE_DIR}")
 target_link_options(infc_sdk INTERFACE "LINKER:-rpath,${sdk_folder}")
 target_link_libraries(infc_sdk INTERFACE ${CMAKE_DL_LIBS})
+if(INFC_SANITIZE)
+  # AddressSanitizer's dlopen does not see the loader's run path: have the library there before.
+  target_link_libraries(infc_sdk INTERFACE "$<LINK_ONLY:${sdk_folder}/libonnxruntime.so.1>")
+  target_link_options(infc_sdk INTERFACE "LINKER:--no-as-needed")
+endif()

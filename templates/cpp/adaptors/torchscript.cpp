@@ -6,6 +6,7 @@
 #include <ATen/Version.h>
 #include <torch/script.h>
 
+#include <cctype>
 #include <vector>
 
 #include "runtime/adaptor.h"
@@ -132,7 +133,7 @@ std::string runtime_version() {
   const std::string text = at::show_config();
   const std::string key = "TORCH_VERSION=";
   const std::size_t start = text.find(key);
-  if (start == std::string::npos) return TORCH_VERSION;
+  if (start == std::string::npos) throw Error("this libtorch does not say its version");
   const std::size_t end = text.find_first_of(", \n", start);
   return text.substr(start + key.size(), end - start - key.size());
 }

@@ -174,5 +174,8 @@ def assert_close(expected: np.ndarray, found: np.ndarray) -> None:
     finite = expected[np.isfinite(expected)].astype(np.float64)
     scale = float(np.abs(finite).max()) if finite.size else 1.0
     np.testing.assert_allclose(
-        found.astype(np.float64), expected.astype(np.float64), rtol=tolerance, atol=tolerance * scale
+        found.astype(np.float64),
+        expected.astype(np.float64),
+        rtol=tolerance,
+        atol=tolerance * scale,
     )

@@ -52,7 +52,6 @@ _REWRITES = (
     _rewrite("fuse-normalization", "layer and RMS normalisation spelled out made one operator"),
     _rewrite("fuse-softmax", "softmax spelled out made one operator"),
     _rewrite("fuse-activations", "Gelu, HardSwish and others spelled out made one operator"),
-    _rewrite("fold-constant-arithmetic", "constant scales and shifts into their neighbours"),
     _rewrite("simplify-arithmetic", "identities of arithmetic and logic that save a node"),
     _rewrite("merge-clips", "Relu, Clip, Min and Max of each other made one"),
     _rewrite("merge-slices", "slices of slices made one, slices of all parts made a Split"),
@@ -89,6 +88,9 @@ PIPELINE: tuple[Phase, ...] = (
             _rewrite("fold-constants", "compute what depends on constants only"),
             _rewrite("eliminate-identity", "remove nodes that hand their input on"),
             _rewrite("fold-batchnorm", "BatchNormalization into Conv, ConvTranspose, Gemm, MatMul"),
+            _rewrite(
+                "fold-constant-arithmetic", "constant scales and shifts into their neighbours"
+            ),
             _rewrite("deduplicate-initializers", "equal initializers become one"),
             _rewrite("eliminate-common-subexpressions", "compute equal nodes once"),
             *_REWRITES,
@@ -143,6 +145,11 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "fold-batchnorm",
         "eliminate-common-subexpressions",
         "equal convolutions followed by different normalisations must not be made one first",
+    ),
+    (
+        "fold-constant-arithmetic",
+        "eliminate-common-subexpressions",
+        "nor those followed by different scales and shifts",
     ),
 )
 """(earlier, later, why): checked against PIPELINE by a test."""

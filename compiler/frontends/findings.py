@@ -55,5 +55,7 @@ def quoted(name: object) -> str:
 
 def printable(text: str) -> str:
     """`text` without anything that could command a terminal, and not longer than a line."""
+    if len(text) <= MAX_NAME and text.isprintable():
+        return text
     cut = text if len(text) <= MAX_NAME else text[: MAX_NAME - 3] + "..."
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in cut)

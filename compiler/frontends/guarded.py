@@ -7,6 +7,7 @@ leaves without running any exit handler.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import select
@@ -16,16 +17,15 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-EXTRA_BYTES = 4 << 30
-"""Address space a child may take beyond what the parent has."""
-
 
 class ChildDiedError(Exception):
     """The child gave no answer; the message says how it died."""
 
 
-def call(function: Callable[[], bytes], timeout_s: float) -> bytes:
+def call(function: Callable[[], bytes], timeout_s: float, extra_bytes: int) -> bytes:
     """Return what `function` returns, computed in a child process.
+
+    `extra_bytes` is the address space that the child may take beyond what this process has.
 
     Raises:
         ChildDiedError: it crashed, raised, or was stopped after `timeout_s` seconds.
@@ -38,7 +38,7 @@ def call(function: Callable[[], bytes], timeout_s: float) -> bytes:
         child = os.fork()
     if not child:
         os.close(reader)
-        _answer(function, writer)
+        _answer(function, writer, extra_bytes)
     os.close(writer)
     data = None
     try:
@@ -70,9 +70,9 @@ def _read(reader: int, deadline: float) -> bytes | None:
         blocks.append(block)
 
 
-def _answer(function: Callable[[], bytes], writer: int) -> NoReturn:
+def _answer(function: Callable[[], bytes], writer: int, extra_bytes: int) -> NoReturn:
     try:
-        _take_limits()
+        _take_limits(extra_bytes)
         answer = b"+" + function()
     except BaseException as error:
         answer = b"-" + f"{type(error).__name__}: {error}".encode("utf-8", "replace")
@@ -84,14 +84,15 @@ def _answer(function: Callable[[], bytes], writer: int) -> NoReturn:
         os._exit(0)
 
 
-def _take_limits() -> None:
-    """No core file, no more than `EXTRA_BYTES` of new memory, nothing on stderr from a crash."""
+def _take_limits(extra_bytes: int) -> None:
+    """No core file, no more than `extra_bytes` of new memory, nothing on stderr from a crash."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.disable()
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     with open("/proc/self/statm") as stream:  # noqa: PTH123
         pages = int(stream.read().split()[0])
-    limit = pages * resource.getpagesize() + EXTRA_BYTES
+    limit = pages * resource.getpagesize() + extra_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

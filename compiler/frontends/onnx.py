@@ -55,7 +55,7 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
     onnx_shapes.name_dims(proto.graph)
     bounds = onnx_shapes.apply_inputs(proto.graph, inputs, findings)
     findings.stop_here()
-    onnx_inference.infer(proto, folder, onnx_structure.context_of(proto, findings))
+    onnx_inference.infer(proto, onnx_structure.context_of(proto, findings))
     _check_interface(proto.graph, findings)
     findings.stop_here()
 

@@ -24,6 +24,7 @@ from infc.frontends.onnx_tensors import all_tensors, byte_size, is_external
 
 _KEYS = ("location", "offset", "length", "checksum")
 _NUMBER = re.compile(r"[0-9]{1,18}")
+SMALL_BYTES = 8192
 _BLOCK_BYTES = 1 << 20
 
 
@@ -53,7 +54,8 @@ def check_external(model: onnx.ModelProto, folder: Path, findings: Findings) -> 
     """Add an E103 for every external tensor that cannot be had; return where the others are.
 
     Tensors without a single byte are given their (empty) data: no file need exist for them.
-    Those in attributes are read in: onnx_ir keeps only initializers outside.
+    Small ones are read in, for what shape arithmetic needs should be at hand; so are those in
+    attributes, because onnx_ir keeps only initializers outside.
     """
     pieces = []
     refused: set[tuple[str, str]] = set()
@@ -71,8 +73,8 @@ def check_external(model: onnx.ModelProto, folder: Path, findings: Findings) -> 
         piece = _locate(tensor, folder)
         if isinstance(piece, Piece):
             pieces.append(piece)
-            if not in_graph:
-                embed(tensor, folder)
+            if piece.size <= SMALL_BYTES or not in_graph:
+                _embed(tensor, piece)
             continue
         problem = piece.problem
         location = next((e.value for e in tensor.external_data if e.key == "location"), "")
@@ -139,15 +141,7 @@ def _resolve(location: str, folder: Path) -> _Found | _Refused:
     return _Found(path, status)
 
 
-def embed(tensor: onnx.TensorProto, folder: Path) -> None:
-    """Read the data of one checked external tensor into it.
-
-    Raises:
-        InfcError: E103 where the file is no longer what was checked.
-    """
-    piece = _locate(tensor, folder)
-    if not isinstance(piece, Piece):
-        raise _changed(tensor.name)
+def _embed(tensor: onnx.TensorProto, piece: Piece) -> None:
     with _open(piece) as stream:
         stream.seek(piece.offset)
         tensor.raw_data = stream.read(piece.size)

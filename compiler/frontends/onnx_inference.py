@@ -17,13 +17,12 @@ import contextlib
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import onnx
 
 from infc.frontends import guarded
 from infc.frontends.findings import Findings, printable, quoted
-from infc.frontends.onnx_external import embed
+from infc.frontends.onnx_external import SMALL_BYTES
 from infc.frontends.onnx_structure import (
     Context,
     function_id,
@@ -31,11 +30,12 @@ from infc.frontends.onnx_structure import (
     subgraphs,
     topological_order,
 )
-from infc.frontends.onnx_tensors import byte_size, is_external, type_name
+from infc.frontends.onnx_tensors import byte_size, type_name
 
-SMALL_BYTES = 8192
-"""Constants up to this size stay in the skeleton: shapes, axes and pads decide other shapes."""
-TIMEOUT_S = 120.0
+TIMEOUT_S, TIMEOUT_S_PER_NODE = 5.0, 0.02
+EXTRA_BYTES, EXTRA_BYTES_PER_BYTE = 1 << 30, 16
+"""What inference may take; real models take a fifth of a millisecond a node, and a few MB. A
+`Range` of 2**38 that it tries to unroll takes hours and terabytes."""
 
 _Type = onnx.TypeProto
 _FAILURE = re.compile(
@@ -68,13 +68,15 @@ def captures(node: onnx.NodeProto) -> Iterator[str]:
             yield from captures(inner)
 
 
-def infer(model: onnx.ModelProto, folder: Path, context: Context) -> None:
+def infer(model: onnx.ModelProto, context: Context) -> None:
     """Write types and shapes into `model` and add an E104 for every node that cannot run."""
     sort_nodes(model.graph)
-    bare = _skeleton(model, folder, context)
+    bare = _skeleton(model, context)
     findings = context.findings
+    timeout_s = TIMEOUT_S + TIMEOUT_S_PER_NODE * len(bare.graph.node)
+    extra_bytes = EXTRA_BYTES + EXTRA_BYTES_PER_BYTE * bare.ByteSize()
     try:
-        answer = guarded.call(lambda: _infer(bare), TIMEOUT_S)
+        answer = guarded.call(lambda: _infer(bare), timeout_s, extra_bytes)
     except guarded.ChildDiedError as error:
         findings.add("E104", f"ONNX shape inference {printable(str(error))} on this graph")
         return
@@ -129,7 +131,7 @@ def printable_lines(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in line)[:300]
 
 
-def _skeleton(model: onnx.ModelProto, folder: Path, context: Context) -> onnx.ModelProto:
+def _skeleton(model: onnx.ModelProto, context: Context) -> onnx.ModelProto:
     bare = onnx.ModelProto()
     bare.ir_version = model.ir_version
     bare.opset_import.extend(model.opset_import)
@@ -143,15 +145,11 @@ def _skeleton(model: onnx.ModelProto, folder: Path, context: Context) -> onnx.Mo
         out.value_info.extend(_without_shapes([value]) if value.name in known else [value])
     inputs = {v.name for v in graph.input}
     for tensor in graph.initializer:
-        _add_tensor(out, tensor, folder, inputs)
+        _add_tensor(out, tensor, inputs)
     for node in graph.node:
-        large = next(
-            (a.t for a in node.attribute if node.op_type == "Constant" and a.HasField("t")), None
-        )
-        if large is not None and node.output and (is_external(large) or _is_large(large)):
-            named = onnx.TensorProto(name=node.output[0], dims=large.dims)
-            named.data_type = large.data_type
-            _add_tensor(out, large if not _is_large(large) else named, folder, inputs, named.name)
+        constant = _large_constant(node)
+        if constant is not None:
+            _add_tensor(out, constant, inputs)
             continue
         copy = out.node.add()
         copy.CopyFrom(node)
@@ -160,23 +158,22 @@ def _skeleton(model: onnx.ModelProto, folder: Path, context: Context) -> onnx.Mo
     return bare
 
 
-def _add_tensor(
-    out: onnx.GraphProto,
-    tensor: onnx.TensorProto,
-    folder: Path,
-    inputs: set[str],
-    name: str = "",
-) -> None:
+def _large_constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node makes, without its data, where that is large."""
+    if node.op_type != "Constant" or not node.output:
+        return None
+    tensor = next((a.t for a in node.attribute if a.HasField("t")), None)
+    if tensor is None or not _is_large(tensor):
+        return None
+    return onnx.TensorProto(name=node.output[0], dims=tensor.dims, data_type=tensor.data_type)
+
+
+def _add_tensor(out: onnx.GraphProto, tensor: onnx.TensorProto, inputs: set[str]) -> None:
     """Add a constant to the skeleton: itself where it is small, else an input that looks alike."""
-    name = name or tensor.name
     if not _is_large(tensor):
-        small = out.initializer.add()
-        small.CopyFrom(tensor)
-        small.name = name
-        if is_external(tensor):
-            embed(small, folder)
-    elif name not in inputs:
-        kind = out.input.add(name=name).type.tensor_type
+        out.initializer.add().CopyFrom(tensor)
+    elif tensor.name not in inputs:
+        kind = out.input.add(name=tensor.name).type.tensor_type
         kind.elem_type = tensor.data_type
         kind.shape.SetInParent()
         for size in tensor.dims:
@@ -184,6 +181,7 @@ def _add_tensor(
 
 
 def _is_large(tensor: onnx.TensorProto) -> bool:
+    """Shapes, axes and pads, which decide other shapes, are small, and never external by now."""
     return byte_size(tensor) > SMALL_BYTES
 
 
@@ -196,7 +194,7 @@ def _strip(graph: onnx.GraphProto, context: Context) -> None:
     claims = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in claims]
     keep = []
     for tensor in graph.initializer:
-        if not is_external(tensor) and not _is_large(tensor):
+        if not _is_large(tensor):
             keep.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
             continue
         claim = onnx.ValueInfoProto(name=tensor.name)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_OPERATORS = 24
 """Rows of the histogram; the rarer operators share the last one."""
 
+MAX_LABEL = 30
+"""Characters; an operator's domain is the first to go."""
+
 BAR_WIDTH = 520
 """Pixels of the longest bar of the histogram."""
 
@@ -34,6 +37,7 @@ class _Bar:
     """A row of the histogram: how often an operator occurs, and the widths that stand for it."""
 
     name: str
+    label: str
     before: int
     after: int
     before_width: float
@@ -165,9 +169,14 @@ def histogram(operators: Mapping[str, Mapping[str, int]]) -> list[_Bar]:
         rows.append((f"{len(rest)} more", sum(b for b, _ in rest), sum(a for _, a in rest)))
     longest = _longest(rows)
     return [
-        _Bar(n, b, a, _width(b, longest), _width(a, longest), 26 * i)
+        _Bar(n, _label(n), b, a, _width(b, longest), _width(a, longest), 26 * i)
         for i, (n, b, a) in enumerate(rows)
     ]
+
+
+def _label(name: str) -> str:
+    """`name` as far as there is room for it on the left of the chart, the end if need be."""
+    return name if len(name) <= MAX_LABEL else f"\u2026{name[1 - MAX_LABEL :]}"
 
 
 def _counts(name: str, before: Mapping[str, int], after: Mapping[str, int]) -> tuple[int, int]:

@@ -14,9 +14,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from infc.bundle import Bundle, sha256_of
@@ -78,12 +77,21 @@ def _layout(s: Signature) -> dict[str, Any]:
         "run_declaration": call(f"{api}_run(", s.arguments),
         "run_definition": call(f"int {s.name}_run(", s.arguments),
         "method": call("  void run(", [*_dim_parameters(s), *map(_cpp_parameter, s.tensors)]),
-        "example": call("//   model.run(", cpp_arguments, ");"),
+        "example": call("model.run(", cpp_arguments, ");").replace("\n", "\n//   "),
         "cpp_example": call("model.run(", cpp_arguments),
         "c_example": call(f"{s.name}_run(", [a.split()[-1].partition("[")[0] for a in s.arguments]),
-        "c_call": call(f"{s.name}_run(", ["model_.get()", *_c_arguments(s)]),
+        "c_call": call(
+            f"    {'const int ' if s.is_known else '  '}status = {s.name}_run(",
+            ["model_.get()", *_c_arguments(s)],
+        ),
         "run_call": call("    model_.run(", _harness_arguments(s)),
-        "counts": {t.identifier: _count(s, t) for t in s.tensors if t.is_known},
+        "requirements": [
+            call(
+                "    require(", [f'"{t.identifier}"', f"{t.identifier}.size()", _count(s, t)], ");"
+            )
+            for t in s.tensors
+            if t.is_known
+        ],
         "axes": {t.identifier: ", ".join(_axes(s, t, "INFC_DIM({})")) for t in s.tensors},
         "axes_names": {
             t.identifier: f"k{t.role.capitalize()}{i}Axes"
@@ -204,30 +212,49 @@ def build(
         InfcError: E501 where CMake, the compiler or the SDK is missing, E702 where the bundle has
             no C++ loader, E703 where something does not compile, E503.
     """
-    return build_project(bundle, "cpp", scratch, limits, options) / "main"
+    folder = loader_folder(bundle, "cpp")
+    what = f"the C++ loader of `{bundle.name}`"
+    return build_project(Project(folder, what), bundle, scratch, limits, options) / "main"
 
 
-def build_project(
-    bundle: Bundle,
-    language: str,
-    scratch: Path,
-    limits: WorkerLimits,
-    options: BuildOptions,
-    more_entries: Mapping[str, str] = MappingProxyType({}),
-) -> Path:
-    """Compile `loader/<language>`, which has the C++ loader in it, and return the build folder.
+def loader_folder(bundle: Bundle, language: str) -> Path:
+    """Where the sources of the loader in `language` lie.
 
     Raises:
-        InfcError: as `build`.
+        InfcError: E702 where the bundle has none.
     """
     folder = bundle.path / "loader" / language
-    title = LANGUAGES[language]
     if not (folder / "CMakeLists.txt").is_file():
         raise fail(
             "E702",
-            f"`{bundle.path}` has no {title} loader",
+            f"`{bundle.path}` has no {LANGUAGES[language]} loader",
             help=f"compile with `--loader {language}`",
         )
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A CMake project that has the C++ loader of a bundle in it.
+
+    `loader` is the loader's folder in the build folder, `entries` are more cache entries, `what`
+    names the project in messages.
+    """
+
+    source: Path
+    what: str
+    loader: str = "."
+    entries: Mapping[str, str] = field(default_factory=dict)
+
+
+def build_project(
+    project: Project, bundle: Bundle, scratch: Path, limits: WorkerLimits, options: BuildOptions
+) -> Path:
+    """Compile `project` in the new folder `scratch` and return the build folder.
+
+    Raises:
+        InfcError: E501, E503, E703 as `build`.
+    """
     target = Target.from_json(bundle.manifest["target"])
     entries = _entries(target, options)
     cmake, compiler = _tool("cmake"), find_compiler()
@@ -235,19 +262,25 @@ def build_project(
     cached = cache_folder() / "objects" / key
     if options.keep_objects and cached.is_dir():
         entries["INFC_OBJECTS"] = str(cached)
-    entries |= {"CMAKE_CXX_COMPILER": compiler, **more_entries}
+    warnings = "ON" if options.warnings else "OFF"
+    entries |= {
+        "CMAKE_CXX_COMPILER": compiler,
+        "INFC_WARNINGS": warnings,
+        "CMAKE_COMPILE_WARNING_AS_ERROR": warnings,
+        **project.entries,
+    }
     scratch.mkdir(parents=True)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     defines = [f"-D{name}={value}" for name, value in entries.items()]
     built = scratch / "build"
-    what = f"the {title} loader of `{bundle.name}`"
-    _compile([cmake, "-S", str(folder), "-B", str(built), *generator, *defines], what, limits)
+    start = [cmake, "-S", str(project.source.resolve()), "-B", str(built)]
+    _compile([*start, *generator, *defines], project.what, limits)
     keep = options.keep_objects and not cached.is_dir()
-    # Java does without the harness, but the cache does not.
+    # Not every project needs the harness, but the cache does.
     targets = ["--target", "all", "infc_harness"] if keep else []
-    _compile([cmake, "--build", str(built), "--parallel", *targets], what, limits)
+    _compile([cmake, "--build", str(built), "--parallel", *targets], project.what, limits)
     if keep:
-        _keep(built if language == "cpp" else built / "cpp", cached)
+        _keep(built / project.loader, cached)
     return built
 
 

@@ -82,6 +82,11 @@ class Size:
         return json.dumps(self.dim.name)
 
     @property
+    def range(self) -> str:
+        """The values `run` takes, in words."""
+        return f"{self.dim.low} to {self.dim.high}" if self.dim.bounds else "any size"
+
+    @property
     def typical(self) -> int:
         """What `Main` takes where the user names no size; 0 where nothing is known."""
         return self.dim.bounds[1] if self.dim.bounds else 0
@@ -346,8 +351,13 @@ def build(
         InfcError: E501 where the JDK, CMake, the C++ compiler or the SDK is missing, E702 where
             the bundle has no Java loader, E703 where something does not compile, E503.
     """
-    entries = {"JAVA_HOME": str(find_jdk())}
-    return cpp.build_project(bundle, "java", scratch, limits, options, entries)
+    project = cpp.Project(
+        cpp.loader_folder(bundle, "java"),
+        f"the Java loader of `{bundle.name}`",
+        "cpp",
+        {"JAVA_HOME": str(find_jdk())},
+    )
+    return cpp.build_project(project, bundle, scratch, limits, options)
 
 
 def find_jdk() -> Path:

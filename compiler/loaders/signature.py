@@ -162,7 +162,10 @@ class Tensor:
         out = (f"{self.c_type}* {self.identifier}",)
         if self.is_known:
             return out
-        out += (f"size_t {self.identifier}_capacity", f"int64_t {self.identifier}_shape[{self.rank}]")
+        out += (
+            f"size_t {self.identifier}_capacity",
+            f"int64_t {self.identifier}_shape[{self.rank}]",
+        )
         return out if self.axes is not None else (*out, f"int32_t* {self.identifier}_rank")
 
     @property

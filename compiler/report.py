@@ -53,20 +53,24 @@ def render(manifest: Mapping[str, Any], timings: Mapping[str, Any] | None = None
     """
     seconds = {row["name"]: row["seconds"] for row in (timings or {}).get("passes", ())}
     steps = {k: format_seconds(v) for k, v in (timings or {}).get("steps", {}).items()}
-    files = [
-        {"name": name, "size": format_bytes(row["bytes"]), "sha256": row["sha256"]}
-        for name, row in manifest["files"].items()
-    ]
+    passes = [_pass(row, seconds) for row in manifest["passes"]]
+    bars = histogram(manifest["operators"])
+    artifact = manifest["artifact"]["files"]
+    others = [name for name in manifest["files"] if name not in artifact]
     return _template().render(
         m=manifest,
         tiles=_tiles(manifest),
         comparisons=_comparisons(manifest["verification"]),
-        passes=[_pass(row, seconds) for row in manifest["passes"]],
+        passes=[row for row in passes if row["changes"]],
+        idle=[row for row in passes if not row["changes"]],
         timed=timings is not None,
         steps=steps,
-        bars=histogram(manifest["operators"]),
-        bar_width=BAR_WIDTH,
-        files=files,
+        bars=bars,
+        gutter=12 + 7.5 * max((len(bar.label) for bar in bars), default=0),
+        width=BAR_WIDTH + 80,
+        artifact=_files(manifest, artifact),
+        others=_files(manifest, others),
+        others_size=format_bytes(sum(manifest["files"][name]["bytes"] for name in others)),
         tensors=[_tensor("input", row) for row in manifest["inputs"]]
         + [_tensor("output", row) for row in manifest["outputs"]],
     )
@@ -139,6 +143,14 @@ def _pass(row: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any
     name = row["name"]
     time = format_seconds(seconds[name]) if name in seconds else ""
     return {**row, "time": time}
+
+
+def _files(manifest: Mapping[str, Any], names: Iterable[str]) -> list[dict[str, str]]:
+    rows = manifest["files"]
+    return [
+        {"name": n, "size": format_bytes(rows[n]["bytes"]), "sha256": rows[n]["sha256"]}
+        for n in names
+    ]
 
 
 def _tensor(role: str, row: Mapping[str, Any]) -> dict[str, str]:

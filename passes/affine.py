@@ -22,6 +22,7 @@ from infc.passes.rewriting import (
     Edit,
     attribute,
     const_array,
+    elements,
     given,
     kept,
     producer,
@@ -177,7 +178,7 @@ def _conv_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
         return rows.reshape(*rows.shape, *(1,) * (len(shape) - 2))
 
     if shift.any():
-        shifted = w.numpy().astype(np.float64) * per_weight(shift)
+        shifted = elements(w).astype(np.float64) * per_weight(shift)
         bias = bias + shifted.reshape(shape[0], -1).sum(axis=1)
     return _rebuild(node, node.outputs[0], x, per_weight(scale), bias, edit)
 
@@ -196,7 +197,7 @@ def _gemm_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
     total = bias.astype(np.float64) * float(attribute(node, "beta", 1.0))
     factor = scale if rows == 1 else scale[:, None]
     if shift.any():
-        product = shift @ (w.numpy().T if rows == 1 else w.numpy()).astype(np.float64)
+        product = shift @ (elements(w).T if rows == 1 else elements(w)).astype(np.float64)
         total = total + product * float(attribute(node, "alpha", 1.0))
     return _rebuild(node, node.outputs[0], x, factor, total, edit)
 
@@ -212,7 +213,7 @@ def _matmul_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> boo
     scale, shift = parts
     if shift.any() and into != 2:
         return False
-    bias = shift @ w.numpy().astype(np.float64) if shift.any() else np.zeros(())
+    bias = shift @ elements(w).astype(np.float64) if shift.any() else np.zeros(())
     return _rebuild(node, node.outputs[0], x, scale[:, None], bias, edit)
 
 
@@ -224,7 +225,7 @@ def _rebuild(
     if w is None or not np.isfinite(factor).all() or not np.isfinite(bias).all():
         return False
     narrow = np.asarray(factor, np.float64)
-    scaled = w if (narrow == 1).all() else recomputed(w, _shape(w), lambda a: a * narrow)
+    scaled = w if (narrow == 1).all() else recomputed(w, _shape(w), lambda a: _scaled(a, narrow))
     zero = ir.tensor(np.ascontiguousarray(bias, np.float64).astype(w.dtype.numpy()), dtype=w.dtype)
     if scaled is None or not np.isfinite(zero.numpy().astype(np.float64)).all():
         return False
@@ -241,6 +242,12 @@ def _rebuild(
         op_type = "Gemm"
     edit.replace(y, op_type, inputs, attributes)
     return True
+
+
+def _scaled(a: Array, factor: Array) -> Array:
+    """`a * factor` in float64, rounded to the type of `a` on the way: no float64 copy is made."""
+    out: Array = np.empty(np.broadcast_shapes(a.shape, factor.shape), a.dtype)
+    return np.multiply(a, factor, out=out, dtype=np.float64, casting="unsafe")
 
 
 def _own_weights(node: ir.Node) -> ir.TensorProtocol | None:

@@ -25,6 +25,7 @@ from infc.passes.rewriting import (
     bodies,
     const_tensor,
     dtype_of,
+    elements,
     graphs,
     opset,
     static_dims,
@@ -189,7 +190,7 @@ def _relaid(
     op = ir.Node("", node.op_type, [None] * len(tensors), attributes, num_outputs=1)
 
     def evaluate() -> ir.TensorProtocol:
-        found = constant_kernels.run(op, [data.numpy(), *small], version)
+        found = constant_kernels.run(op, [elements(data), *small], version)
         if found is None or found[0].shape != shape:
             raise ValueError(f"the shape inferred for {op.op_type} of a constant is wrong")
         return ir.tensor(np.ascontiguousarray(found[0]), dtype=dtype)
@@ -223,7 +224,7 @@ def _computed(
     if _broadcast_bytes(node, tensors) > TOTAL_BYTES:
         return None
     try:
-        arrays = [None if t is None else t.numpy() for t in tensors]
+        arrays = [None if t is None else elements(t) for t in tensors]
         found = constant_kernels.run(node, arrays, version)
     except Exception:
         # Whatever the operator refuses is refused again, and explained, where the model is run.

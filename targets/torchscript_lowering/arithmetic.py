@@ -92,10 +92,11 @@ def variadic_sum(op: Op) -> str:
 @lowers("Div")
 def div(op: Op) -> str:
     """Integers divide toward zero, as in C."""
-    a, b = op.x(0), op.x(1)
-    return (
-        f"torch.div({a}, {b})" if op.is_float() else f'torch.div({a}, {b}, rounding_mode="trunc")'
-    )
+    operand = op.node.inputs[0]
+    if operand is None or operand.dtype is None:
+        return op.call("divide", op.x(0), op.x(1))
+    rounding = "" if op.is_float() else ', rounding_mode="trunc"'
+    return f"torch.div({op.x(0)}, {op.x(1)}{rounding})"
 
 
 @lowers("Mod")

@@ -17,6 +17,13 @@ def integer_power(base: Tensor, exponent: Tensor) -> Tensor:
     return torch.where(torch.lt(wide, 0), rough, exact).to(base.dtype)
 
 
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """Div-14 where the type is not known before: integers divide toward zero."""
+    if a.is_floating_point():
+        return torch.div(a, b)
+    return torch.div(a, b, rounding_mode="trunc")
+
+
 def ints(values: Tensor) -> list[int]:
     """Return the elements of a tensor of integers."""
     flat: list[int] = values.to(torch.int64).reshape([-1]).tolist()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 ANY_DTYPE = frozenset(
-    {"BitCast", "Cast", "CastLike", "Concat", "Constant", "Expand", "Flatten", "Identity", "If"}
+    {"Cast", "CastLike", "Concat", "Constant", "Expand", "Flatten", "Identity", "If"}
     | {"Loop", "Reshape", "Scan", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose"}
     | {"Unsqueeze"}
 )

@@ -87,7 +87,9 @@ def resize(op: Op) -> str:
             scales = op.let(op.call("scales_to", f"{op.x(0)}.shape", int_list(axes), sizes))
     else:
         scales = op.let(_scales(op, scales_at), "list[float]")
-        sizes = op.let(op.call("scaled_sizes", f"{op.x(0)}.shape", int_list(axes), scales))
+        exact = coordinates == "align_corners" and op.const(scales_at) is None
+        function = "whole_sizes" if exact else "scaled_sizes"
+        sizes = op.let(op.call(function, f"{op.x(0)}.shape", int_list(axes), scales))
     fast = _native(op, mode, coordinates, nearest, axes, sizes, scales)
     if fast is not None:
         return fast
@@ -113,12 +115,12 @@ def _refuse_fractional_lengths(op: Op, axes: list[int] | None) -> None:
     """align_corners by scales: ONNX does not say whether size * scale is rounded before use."""
     scales, shape = op.const(2), op.shape()
     if scales is None:
-        op.refuse("align_corners with scales that are not constant")
+        return
     for axis, scale in zip(axes or range(scales.size), scales.reshape(-1), strict=True):
         size = None if shape is None else shape[axis]
         length = float(scale) if size is None else float(scale) * size
         if length != int(length):
-            op.refuse("align_corners with scales that give no whole length")
+            op.refuse("align_corners with scales that may give no whole length")
 
 
 def _scales(op: Op, index: int) -> str:

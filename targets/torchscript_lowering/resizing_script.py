@@ -18,6 +18,14 @@ def scaled_sizes(shape: list[int], axes: list[int], scales: list[float]) -> list
     return out
 
 
+def whole_sizes(shape: list[int], axes: list[int], scales: list[float]) -> list[int]:
+    """Return size * scale for each axis; fails where one is not whole (see `resizing`)."""
+    for i, axis in enumerate(axes):
+        length = float(shape[axis]) * scales[i]
+        assert length == float(int(length)), "align_corners with a scale that gives no whole length"
+    return scaled_sizes(shape, axes, scales)
+
+
 def scales_to(shape: list[int], axes: list[int], sizes: list[int]) -> list[float]:
     """Return size / old size for each axis."""
     return [float(sizes[i]) / float(max(shape[axes[i]], 1)) for i in range(len(axes))]

@@ -55,6 +55,15 @@ def network() -> nn.Module:
     )
 
 
+def split() -> list[np.ndarray]:
+    """Grey values to train on and held out, then the labels of both."""
+    pixels, labels = load_digits(return_X_y=True)
+    parts: list[np.ndarray] = train_test_split(
+        pixels, labels, test_size=HELD_OUT, random_state=SEED, stratify=labels
+    )
+    return parts
+
+
 def scale(pixels: np.ndarray) -> torch.Tensor:
     """Grey values (N, 64) of 0..16 as images (N, 1, 8, 8) of 0..1, float32."""
     return torch.from_numpy((pixels / GREY_MAX).astype(np.float32).reshape(-1, 1, 8, 8))
@@ -112,10 +121,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    pixels, labels = load_digits(return_X_y=True)
-    train_x, test_x, train_y, test_y = train_test_split(
-        pixels, labels, test_size=HELD_OUT, random_state=SEED, stratify=labels
-    )
+    train_x, test_x, train_y, test_y = split()
     model = train(train_x, train_y)
     export(model, folder / "digits.onnx")
     write_samples(folder / "digits.csv", test_x[:SAMPLES], test_y[:SAMPLES])

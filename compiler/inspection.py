@@ -119,7 +119,7 @@ def _dtype(elem_type: int) -> str:
     """The name of an ONNX element type, as in numpy: `float32` for FLOAT."""
     import onnx
 
-    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    names: dict[int, str] = {n: name for name, n in onnx.TensorProto.DataType.items()}
     name = names.get(elem_type, f"type {elem_type}").lower()
     return {"float": "float32", "double": "float64"}.get(name, name)
 

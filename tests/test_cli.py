@@ -432,6 +432,24 @@ def test_doctor_finds_what_is_installed_and_imports_no_sdk() -> None:
     assert not {"onnxruntime", "openvino", "torch"} & set(done.stderr.split())
 
 
+def test_doctor_gives_the_command_for_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    def version(name: str, real: Any = metadata.version) -> Any:
+        if name == "openvino":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    done = infc("doctor", "intel-npu", "--json")
+    (group,) = (group for group in done.document["groups"] if group["name"] == "openvino")
+    assert (done.status, done.document["required"]) == (4, ["base", "openvino"])
+    assert not group["ready"]
+    assert group["items"][0]["remedy"].endswith(" -m pip install 'openvino>=2026.0'")
+    assert "missing" in infc("doctor").out
+    assert infc("doctor").status == 0
+
+
 def test_doctor_exits_with_4_where_something_required_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

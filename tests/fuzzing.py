@@ -423,7 +423,8 @@ def compile_case(path: Path) -> tuple[str, str]:
     """(outcome, detail) of `infc compile` in a process of its own."""
     import subprocess
 
-    command = [sys.executable, "-m", "infc", "compile", str(path), "-o", str(path.parent / "out")]
+    program = "from infc.cli import main; main()"
+    command = [sys.executable, "-c", program, "compile", str(path), "-o", str(path.parent / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "Traceback" in done.stderr or done.returncode not in (0, 1, 2, 3, 4):
         return "exception", f"exit {done.returncode}: {done.stderr[-400:]}"

@@ -49,6 +49,8 @@ def _rewrite(name: str, summary: str) -> PassSpec:
 
 _REWRITES = (
     _rewrite("eliminate-no-ops", "remove nodes that give back their input"),
+    _rewrite("omit-zero-states", "initial states of zeros left out of LSTM, GRU and RNN"),
+    _rewrite("replace-sequences", "sequences of known length replaced by their tensors"),
     _rewrite("fuse-normalization", "layer and RMS normalisation spelled out made one operator"),
     _rewrite("fuse-softmax", "softmax spelled out made one operator"),
     _rewrite("fuse-activations", "Gelu, HardSwish and others spelled out made one operator"),

@@ -1,7 +1,7 @@
 """Nodes that give back their input: op(x) -> x.
 
     x + 0, x - 0, x * 1, x / 1, x ** 1, And(x, true), Or(x, false)
-    Cast to its own type, and back after a cast that lost nothing
+    Cast to its own type, and back after a cast that lost nothing; CastLike is a Cast
     Concat, Sum, Mean, Max, Min of one; Split into one; Tile by ones; Pad by zeros
     Slice of everything; Expand to the same shape; Dropout in inference; Resize by one
     pooling with a 1x1 window; a reduction over nothing or over dimensions of one
@@ -27,6 +27,7 @@ from infc.passes.rewriting import (
     given,
     int_list,
     is_given,
+    kept,
     normal_axes,
     producer,
     rank,
@@ -129,9 +130,13 @@ def _cast(node: ir.Node, edit: Edit) -> bool:
 
 def _cast_like(node: ir.Node, edit: Edit) -> bool:
     x, like = node.inputs
-    if x is None or dtype_of(x) is None or dtype_of(x) != dtype_of(like):
+    to = dtype_of(like)
+    if x is None or to is None:
         return False
-    return edit.forward(node.outputs[0], x)
+    if dtype_of(x) == to:
+        return edit.forward(node.outputs[0], x)
+    edit.replace(node.outputs[0], "Cast", [x], {**kept(node), "to": int(to)})
+    return True
 
 
 def _alone(node: ir.Node, edit: Edit) -> bool:

@@ -4,6 +4,7 @@
     Conv(x * s, w, b)       ->  Conv(x, w * s, b)
     BN(x) * s + t           ->  BN(x) with gamma * s, beta * s + t
     Transpose(Reshape(x @ w + b)) * s  ->  Transpose(Reshape(x @ (w * s) + b * s))   one number s
+    ((x @ w) @ y) * s                  ->  (x @ (w * s)) @ y
     (x * a) * b             ->  x * (a * b)         (x + a) + b  ->  x + (a + b)
 
 with Sub, Div and Neg as the Add and Mul they are, for Conv, ConvTranspose, Gemm and MatMul. The
@@ -17,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.affine import Affine, absorb_after, absorb_before, absorb_into
+from infc.passes.affine import ABSORBERS, Affine, absorb_after, absorb_before, absorb_into
 from infc.passes.rewriting import (
     FLOATS,
     Array,
@@ -31,6 +32,7 @@ from infc.passes.rewriting import (
     rewrite,
     sole_consumer,
     split_constant,
+    weights,
 )
 
 
@@ -111,40 +113,59 @@ def _rank(x: ir.Value) -> int | None:
 
 MOVERS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 """Operators that only move elements: a scale of all commutes with them."""
+MAX_DEPTH = 8
+"""Nodes between a scale and the weights that take it."""
 
 
 def _scale_source(x: ir.Value, y: ir.Value, affine: Affine, edit: Edit) -> bool:
-    """Scale the weights that x comes from, over operators that move and one that adds a bias."""
+    """Scale the weights that x comes from, over operators that a scale of all commutes with."""
     reader = y.producer()
     if affine.shift.any() or affine.scale.size != 1 or reader is None:
         return False
-    value = x
-    while (mover := producer(value, *MOVERS)) is not None and sole_consumer(value) is reader:
-        if mover.inputs[0] is None or mover.graph is not reader.graph:
-            return False
-        value, reader = mover.inputs[0], mover
-    if sole_consumer(value) is not reader:
+    value = _scalable(x, reader, MAX_DEPTH)
+    if value is None or value is x:
         return False
     added = producer(value, "Add")
     parts = split_constant(added) if added is not None else None
     if added is None or parts is None:
         source = value.producer()
-        if source is None or value is x:
-            return False
-        return absorb_into(source, value, affine, edit) and edit.forward(y, x)
+        return (
+            source is not None and absorb_into(source, value, affine, edit) and edit.forward(y, x)
+        )
     product, c = parts
     source, bias = product.producer(), const_array(c)
-    if source is None or bias is None or sole_consumer(product) is not added:
+    if source is None or bias is None:
         return False
-    scaled = bias.astype(np.float64) * affine.scale
-    if not np.isfinite(scaled.astype(bias.dtype)).all():
+    scaled = (bias.astype(np.float64) * affine.scale).astype(bias.dtype)
+    if not np.isfinite(scaled).all() or not absorb_into(source, product, affine, edit):
         return False
-    if not absorb_into(source, product, affine, edit):
-        return False
-    constant = edit.constant(scaled.astype(bias.dtype), f"{c.name}_folded", added)
-    inputs = [constant if v is c else v for v in added.inputs]
-    moved = edit.replace(value, "Add", inputs)
-    return edit.forward(y, moved if value is x else x)
+    constant = edit.constant(scaled, f"{c.name}_folded", added)
+    edit.replace(value, "Add", [constant if v is c else v for v in added.inputs])
+    return edit.forward(y, x)
+
+
+def _scalable(value: ir.Value, reader: ir.Node, depth: int) -> ir.Value | None:
+    """The weighted value behind `value`, each on the way read by the next alone."""
+    node = value.producer()
+    if node is None or node.domain or depth == 0 or sole_consumer(value) is not reader:
+        return None
+    if node.op_type in MOVERS and node.inputs[0] is not None:
+        return _scalable(node.inputs[0], node, depth - 1)
+    if node.op_type == "Add":
+        parts = split_constant(node)
+        fits = parts is not None and _scalable(parts[0], node, 1) is parts[0]
+        return value if fits else None
+    if node.op_type not in ABSORBERS or len(node.inputs) < 2:
+        return None
+    if weights(node.inputs[1]) is not None:
+        return value
+    if node.op_type != "MatMul":
+        return None
+    for operand in node.inputs:
+        found = _scalable(operand, node, depth - 1) if operand is not None else None
+        if found is not None:
+            return found
+    return None
 
 
 _KIND = {"Mul": "Mul", "Div": "Mul", "Add": "Add", "Sub": "Add"}

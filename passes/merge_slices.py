@@ -4,6 +4,7 @@
     Slice(x, 0..a), Slice(x, a..b), Slice(x, b..)    ->  Split(x, [a, b - a, ...])
     Concat(Split(x))                                 ->  x
     Squeeze(ReduceMean(x, axes, keepdims=1), axes)   ->  ReduceMean(x, axes, keepdims=0)
+    Unsqueeze(ReduceMean(x, axes, keepdims=0), axes) ->  ReduceMean(x, axes, keepdims=1)
 
 Bounds and axes are constants and steps are one. Slices of one axis are added up where their bounds
 count from the front; the parts of a Split lie along a dimension of known size, none left out.
@@ -41,7 +42,7 @@ class MergeSlices(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Visit every node once."""
-        return rewrite(model, {"Slice": _slice, "Concat": _concat, "Squeeze": _squeeze})
+        return rewrite(model, {"Slice": _slice, "Concat": _concat, **_KEEPDIMS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +177,23 @@ def _concat(node: ir.Node, edit: Edit) -> bool:
     return edit.forward(node.outputs[0], x)
 
 
-def _squeeze(node: ir.Node, edit: Edit) -> bool:
-    """Let a reduction drop the dimensions that it kept for a Squeeze to drop."""
+def _keepdims(node: ir.Node, edit: Edit) -> bool:
+    """Let a reduction keep or drop the dimensions that a node after it puts back or drops."""
     x = node.inputs[0]
     reduction = producer(x, *REDUCTIONS)
     into = rank(reduction.inputs[0]) if reduction is not None else None
     if reduction is None or x is None or into is None or sole_consumer(x) is not node:
         return False
-    over, squeezed = int_list(reduction, "axes", 1), int_list(node, "axes", 1)
-    if not over or squeezed is None or attribute(reduction, "keepdims", 1) != 1:
+    over, changed = int_list(reduction, "axes", 1), int_list(node, "axes", 1)
+    drops = node.op_type == "Squeeze"
+    if not over or changed is None or bool(attribute(reduction, "keepdims", 1)) != drops:
         return False
-    a, b = normal_axes(over, into), normal_axes(squeezed, into)
+    a, b = normal_axes(over, into), normal_axes(changed, into)
     if a is None or b is None or sorted(a) != sorted(b):
         return False
-    attributes = {**kept(reduction, "keepdims"), "keepdims": 0}
+    attributes = {**kept(reduction, "keepdims"), "keepdims": int(not drops)}
     edit.replace(node.outputs[0], reduction.op_type, list(reduction.inputs), attributes)
     return True
+
+
+_KEEPDIMS = {"Squeeze": _keepdims, "Unsqueeze": _keepdims}

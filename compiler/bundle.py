@@ -29,7 +29,7 @@ from infc.signature import TensorSpec
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 STAGE_PREFIX = ".infc-stage-"
-_TAKEN_NAMES = frozenset(
+_TAKEN_WORDS = (
     # headers of C and POSIX, which `name.h` would hide
     "assert complex ctype errno fenv float inttypes iso646 limits locale math pthread setjmp "
     "signal stdalign stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string "
@@ -37,8 +37,9 @@ _TAKEN_NAMES = frozenset(
     # CMake's own targets, the loader's own files and libraries
     "all clean edit_cache help install package rebuild_cache test adaptor bundle_info main "
     "c dl infc infc_adaptor infc_flags infc_harness infc_sdk m rt std stdc onnxruntime openvino "
-    "torch".split()
+    "torch"
 )
+_TAKEN_NAMES = frozenset(_TAKEN_WORDS.split())
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from infc.bundle import Bundle, sha256_of
 from infc.diagnostics import fail
-from infc.loaders.rendering import call, c_string, fill, plain
-from infc.loaders.signature import Dim, Signature, Tensor, describe
+from infc.loaders.rendering import c_string, call, fill, plain
+from infc.loaders.signature import Dim, Signature, Tensor
 from infc.request import WorkerLimits
 from infc.targets import Artifact, Target, back_end
 
@@ -116,7 +116,8 @@ def cpp_type(t: Tensor) -> str:
 def _cpp_parameter(t: Tensor) -> str:
     if t.role == "input":
         return f"Span<const {cpp_type(t)}> {t.identifier}"
-    return f"{'Span' if t.is_known else 'Tensor'}<{cpp_type(t)}>{'' if t.is_known else '&'} {t.identifier}"
+    kind = "Span<{}>" if t.is_known else "Tensor<{}>&"
+    return f"{kind.format(cpp_type(t))} {t.identifier}"
 
 
 def _c_arguments(s: Signature) -> list[str]:
@@ -166,7 +167,7 @@ def _harness_dim(d: Dim) -> str:
 
 def _harness_tensor(s: Signature, t: Tensor) -> str:
     dtype = "boolean" if t.dtype == "bool" else t.dtype
-    axes = ", ".join(_axes(s, t, "-1 - {}", "kUnknown"))
+    axes = ", ".join(_axes(s, t, "dim({})", "kUnknown"))
     unknown = ", true" if t.axes is None else ""
     return f"{{{c_string(t.name)}, harness::DType::{dtype}, {{{axes}}}{unknown}}}"
 
@@ -204,7 +205,7 @@ def build(
     bundle: Bundle,
     scratch: Path,
     limits: WorkerLimits,
-    options: BuildOptions = BuildOptions(),  # noqa: B008
+    options: BuildOptions = BuildOptions(),
 ) -> Path:
     """Compile the bundle's loader in the new folder `scratch` and return its `main`.
 

@@ -38,7 +38,7 @@ C_TYPES = {
 MAX_UNKNOWN_RANK = 8
 """The room an output of unknown rank gets for its shape."""
 
-_RESERVED = frozenset(
+_WORDS = (
     # C, C++ and Java keywords and literals
     "abstract alignas alignof and and_eq asm assert auto bitand bitor bool boolean break byte case "
     "catch char char16_t char32_t char8_t class co_await co_return co_yield compl complex concept "
@@ -53,9 +53,10 @@ _RESERVED = frozenset(
     # macros of compilers and C headers that are spelled in lower case
     "errno far i386 linux near offsetof setjmp signals slots stderr stdin stdout unix "
     # arguments and locals of the generated functions
-    "attempt device dims inputs model options outputs path r require resize run shape size std status "
-    "version".split()
+    "attempt device dims inputs model options outputs path r require resize run shape size std "
+    "status version"
 )
+_RESERVED = frozenset(_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ enum class DType {
   boolean
 };
 
-// An axis is a size, `-1 - i` for dimension i of the run, or kUnknown where only the run tells.
+// An axis is a size, dim(i) for dimension i of the run, or kUnknown where only the run tells.
+constexpr std::int64_t dim(std::int64_t i) { return -1 - i; }
 constexpr std::int64_t kUnknown = std::numeric_limits<std::int64_t>::min();
 
 struct Dim {

@@ -1,0 +1,51 @@
+// The loaders of several back ends in one process, from several threads.
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "digits_openvino.hpp"
+#include "digits_onnxruntime.hpp"
+#include "digits_torchscript.hpp"
+
+template <class Model, class Options>
+std::vector<float> answer(const char* path) {
+  Options options;
+  options.threads = 1;
+  Model model(path, options);
+  std::vector<float> pixels(2 * 64), logits(2 * 10);
+  for (std::size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<float>(i % 17) / 16;
+  for (int i = 0; i < 20; ++i) model.run(2, pixels, logits);
+  return logits;
+}
+
+int main(int argc, char** argv) {
+  if (argc != 4) return 2;
+  try {
+    namespace a = digits_onnxruntime;
+    namespace b = digits_openvino;
+    namespace c = digits_torchscript;
+    std::vector<float> answers[3];
+    std::thread threads[] = {
+        std::thread([&] { answers[0] = answer<a::Model, a::Options>(argv[1]); }),
+        std::thread([&] { answers[1] = answer<b::Model, b::Options>(argv[2]); }),
+        std::thread([&] { answers[2] = answer<c::Model, c::Options>(argv[3]); }),
+    };
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& logits : answers) {
+      for (const float value : logits) std::printf("%.7g ", static_cast<double>(value));
+      std::printf("\n");
+    }
+    std::vector<float> short_of_one(63), logits(10);
+    a::Model model(argv[1]);
+    a::Model moved = std::move(model);
+    moved.run(1, short_of_one, logits);
+  } catch (const digits_onnxruntime::Error& error) {
+    std::printf("%s\n", error.what());
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+  }
+  return 1;
+}

@@ -12,34 +12,29 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from infc import __version__, completion
-from infc.diagnostics import (
-    CODES,
-    Diagnostic,
-    ExitCode,
-    InfcError,
-    look_up,
-    merged,
+from infc.diagnostics import CODES, Diagnostic, ExitCode, InfcError, look_up, merged
+from infc.options import (
+    inputs_of,
+    limit_options,
+    limits_of,
+    pass_options,
+    passes_of,
+    path_argument,
+    progress_of,
+    progress_options,
+    reference_options,
+    through_option,
+    verify_of,
+    verify_options,
 )
-from infc.request import (
-    InputSpec,
-    PassOptions,
-    Precision,
-    Request,
-    VerifyOptions,
-    WorkerLimits,
-    parse_bytes,
-    parse_dims,
-    parse_loaders,
-    parse_options,
-)
+from infc.request import Precision, Request, parse_dims, parse_loaders, parse_options
 
 if TYPE_CHECKING:
-    from infc.progress import ProgressLine
     from infc.results import Output
 
 INTERRUPTED = 130
@@ -51,9 +46,6 @@ Exit codes: 0 done, 1 build failed, 2 usage, 3 verification failed, 4 toolchain 
 Results go to standard output, progress and diagnostics to standard error."""
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-Decorator = Callable[[Function], Function]
 
 
 class _Verbs(click.Group):
@@ -89,132 +81,8 @@ def verb(function: Callable[..., Output]) -> click.Command:
     return command
 
 
-def _options(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, shown by `--help` in this order."""
-
-    def decorate(function: Any) -> Any:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
-def _path(name: str, completer: completion.Completer) -> Callable[[Any], Any]:
-    return click.argument(name, type=click.Path(path_type=Path), shell_complete=completer)
-
-
-_pass_options = _options(
-    click.option(
-        "--input",
-        "inputs",
-        multiple=True,
-        metavar="NAME=SHAPE",
-        help="Fix, name or bound dimensions: x=1x3x224x224, x=1..8@4x3x224x224.",
-    ),
-    click.option(
-        "--disable-pass",
-        "disabled",
-        multiple=True,
-        metavar="PASS",
-        shell_complete=completion.passes,
-        help="Leave a pass out; repeat for several.",
-    ),
-    click.option(
-        "--dump-after",
-        multiple=True,
-        metavar="PASS",
-        shell_complete=completion.passes,
-        help="Write the graph after each run of a pass that changed it.",
-    ),
-    click.option(
-        "--dump-dir",
-        type=click.Path(path_type=Path),
-        help="Where `--dump-after` writes.  [default: .]",
-    ),
-    click.option("--check-passes", is_flag=True, help="Check the graph after every pass."),
-)
-_reference_options = _options(
-    click.option(
-        "--verify-data",
-        type=click.Path(path_type=Path),
-        metavar="FILE.npz",
-        help="Inputs to verify on, arrays named after the inputs; else they are random.",
-    ),
-    click.option(
-        "--samples",
-        type=click.IntRange(min=1),
-        default=VerifyOptions().samples,
-        show_default=True,
-        help="Random input sets for each size of the dynamic dimensions.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=0),
-        default=VerifyOptions().seed,
-        show_default=True,
-        help="Of the random inputs.",
-    ),
-)
-_verify_options = _options(
-    click.option("--no-verify", is_flag=True, help="Prove nothing; the bundle says so."),
-    _reference_options,
-)
-_limit_options = _options(
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=WorkerLimits().timeout_s,
-        show_default=True,
-        metavar="SECONDS",
-        help="For each worker process.",
-    ),
-    click.option(
-        "--memory-limit", metavar="SIZE", help="Address space of each worker process: 8G, 500M."
-    ),
-)
-_progress_options = _options(
-    click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
-    click.option("--verbose", "-v", is_flag=True, help="A line for every step, with its time."),
-)
-_through_option = click.option(
-    "--through",
-    type=click.Choice(["runtime", "cpp", "java"]),
-    default="runtime",
-    show_default=True,
-    help="The artifact's runtime, or the generated loader, compiled first.",
-)
-
-
-def _passes(
-    disabled: Sequence[str], dump_after: Sequence[str], rest: dict[str, Any]
-) -> PassOptions:
-    return PassOptions(
-        frozenset(disabled), frozenset(dump_after), rest["dump_dir"], rest["check_passes"]
-    )
-
-
-def _verify(rest: dict[str, Any]) -> VerifyOptions:
-    return VerifyOptions(
-        not rest.get("no_verify"), rest["samples"], rest["seed"], rest["verify_data"]
-    )
-
-
-def _limits(rest: dict[str, Any]) -> WorkerLimits:
-    memory = rest["memory_limit"]
-    return WorkerLimits(rest["timeout"], None if memory is None else parse_bytes(memory))
-
-
-def _progress(rest: dict[str, Any]) -> ProgressLine:
-    from infc.progress import ProgressLine, Verbosity
-
-    if rest["quiet"]:
-        return ProgressLine(Verbosity.QUIET)
-    return ProgressLine(Verbosity.VERBOSE if rest["verbose"] else Verbosity.NORMAL)
-
-
 @verb
-@_path("model", completion.models)
+@path_argument("model", completion.models)
 @click.option(
     "--target",
     "-t",
@@ -254,10 +122,10 @@ def _progress(rest: dict[str, Any]) -> ProgressLine:
     type=click.Choice(["cpp", "java", "none"]),
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
-@_pass_options
-@_verify_options
-@_limit_options
-@_progress_options
+@pass_options
+@verify_options
+@limit_options
+@progress_options
 def compile(
     model: Path,
     targets: tuple[str, ...],
@@ -266,9 +134,6 @@ def compile(
     precision: str | None,
     pairs: tuple[str, ...],
     loaders: tuple[str, ...],
-    inputs: tuple[str, ...],
-    disabled: tuple[str, ...],
-    dump_after: tuple[str, ...],
     **rest: Any,
 ) -> Output:
     """Compile MODEL into one verified bundle for each target."""
@@ -277,15 +142,15 @@ def compile(
         targets=targets,
         output=output,
         name=name,
-        inputs=tuple(map(InputSpec.parse, inputs)),
+        inputs=inputs_of(rest),
         precision=Precision(precision) if precision else None,
         options=parse_options(pairs),
-        passes=_passes(disabled, dump_after, rest),
-        verify=_verify(rest),
-        limits=_limits(rest),
+        passes=passes_of(rest),
+        verify=verify_of(rest),
+        limits=limits_of(rest),
         loaders=parse_loaders(loaders),
     )
-    with _progress(rest) as progress:
+    with progress_of(rest) as progress:
         from infc import bundle, driver, results
 
         result = driver.compile(request, progress)
@@ -298,7 +163,7 @@ def compile(
 
 
 @verb
-@_path("model", completion.models)
+@path_argument("model", completion.models)
 @click.option(
     "--output",
     "-o",
@@ -312,34 +177,30 @@ def compile(
     default=None,
     help="Keep the weights in a file of their own.  [default: above 1 GiB]",
 )
-@_pass_options
-@_verify_options
-@_limit_options
-@_progress_options
+@pass_options
+@verify_options
+@limit_options
+@progress_options
 def optimize(
     model: Path,
     output: Path,
     external_data: bool | None,
-    inputs: tuple[str, ...],
-    disabled: tuple[str, ...],
-    dump_after: tuple[str, ...],
     **rest: Any,
 ) -> Output:
     """Run only the graph passes and write an ONNX file.
 
     Any tool that reads ONNX can go on from there. The result is verified as a bundle is.
     """
-    specs = tuple(map(InputSpec.parse, inputs))
-    passes, verify, limits = _passes(disabled, dump_after, rest), _verify(rest), _limits(rest)
-    with _progress(rest) as progress:
+    inputs, limits = inputs_of(rest), limits_of(rest)
+    with progress_of(rest) as progress:
         from infc import driver, results
 
         result = driver.optimize(
             model,
             output,
-            inputs=specs,
-            passes=passes,
-            verify=verify,
+            inputs=inputs,
+            passes=passes_of(rest),
+            verify=verify_of(rest),
             limits=limits,
             external_data=external_data,
             progress=progress,
@@ -348,7 +209,7 @@ def optimize(
 
 
 @verb
-@_path("path", completion.models_and_bundles)
+@path_argument("path", completion.models_and_bundles)
 def inspect(path: Path) -> Output:
     """Show what is in a model file or a bundle."""
     from infc import inspection, results
@@ -357,8 +218,8 @@ def inspect(path: Path) -> Output:
 
 
 @verb
-@_path("bundle", completion.bundles)
-@_through_option
+@path_argument("bundle", completion.bundles)
+@through_option
 @click.option(
     "--source",
     type=click.Path(path_type=Path),
@@ -366,17 +227,17 @@ def inspect(path: Path) -> Output:
     shell_complete=completion.models,
     help="Run this model for the reference, instead of the answers kept in the bundle.",
 )
-@_reference_options
-@_limit_options
-@_progress_options
+@reference_options
+@limit_options
+@progress_options
 def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Output:
     """Compare BUNDLE with its source model once more.
 
     The artifact is run, in its runtime or through the generated loader, on the inputs that the
     bundle keeps, and its answers are compared with those of the source model.
     """
-    options, limits = _verify(rest), _limits(rest)
-    with _progress(rest) as progress:
+    options, limits = verify_of(rest), limits_of(rest)
+    with progress_of(rest) as progress:
         from infc import driver, results
 
         result = driver.verify(
@@ -391,8 +252,8 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
 
 
 @verb
-@_path("bundle", completion.bundles)
-@_through_option
+@path_argument("bundle", completion.bundles)
+@through_option
 @click.option("--runs", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
     "--warmup", type=click.IntRange(min=0), default=3, show_default=True, help="Runs not counted."
@@ -411,7 +272,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
     metavar="NAME=N",
     help="Size of a dynamic dimension.  [default: the typical one]",
 )
-@_limit_options
+@limit_options
 def bench(
     bundle: Path,
     through: str,
@@ -425,7 +286,7 @@ def bench(
 
     Prints the least, median and greatest latency of one run.
     """
-    sizes, limits = parse_dims(dims), _limits(rest)
+    sizes, limits = parse_dims(dims), limits_of(rest)
     from infc import driver, results
 
     figures = driver.bench(

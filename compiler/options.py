@@ -1,0 +1,165 @@
+"""The options that several verbs share, and what becomes of their values.
+
+A verb takes them all as `**rest`; `inputs_of`, `passes_of`, `verify_of`, `limits_of` and
+`progress_of` make of it what the driver takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from infc import completion
+from infc.request import InputSpec, PassOptions, VerifyOptions, WorkerLimits, parse_bytes
+
+if TYPE_CHECKING:
+    from infc.progress import ProgressLine
+
+
+def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, shown by `--help` in this order."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def path_argument(name: str, completer: completion.Completer) -> Callable[[Any], Any]:
+    """A model or a bundle; whether it exists is for the driver to say, with its own diagnostic."""
+    return click.argument(name, type=click.Path(path_type=Path), shell_complete=completer)
+
+
+pass_options = _together(
+    click.option(
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="NAME=SHAPE",
+        help="Fix, name or bound dimensions: x=1x3x224x224, x=1..8@4x3x224x224.",
+    ),
+    click.option(
+        "--disable-pass",
+        "disabled",
+        multiple=True,
+        metavar="PASS",
+        shell_complete=completion.passes,
+        help="Leave a pass out; repeat for several.",
+    ),
+    click.option(
+        "--dump-after",
+        multiple=True,
+        metavar="PASS",
+        shell_complete=completion.passes,
+        help="Write the graph after each run of a pass that changed it.",
+    ),
+    click.option(
+        "--dump-dir",
+        type=click.Path(path_type=Path),
+        help="Where `--dump-after` writes.  [default: .]",
+    ),
+    click.option("--check-passes", is_flag=True, help="Check the graph after every pass."),
+)
+reference_options = _together(
+    click.option(
+        "--verify-data",
+        type=click.Path(path_type=Path),
+        metavar="FILE.npz",
+        help="Inputs to verify on, arrays named after the inputs; else they are random.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        default=VerifyOptions().samples,
+        show_default=True,
+        help="Random input sets for each size of the dynamic dimensions.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=VerifyOptions().seed,
+        show_default=True,
+        help="Of the random inputs.",
+    ),
+)
+verify_options = _together(
+    click.option("--no-verify", is_flag=True, help="Prove nothing; the bundle says so."),
+    reference_options,
+)
+limit_options = _together(
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=WorkerLimits().timeout_s,
+        show_default=True,
+        metavar="SECONDS",
+        help="For each worker process.",
+    ),
+    click.option(
+        "--memory-limit", metavar="SIZE", help="Address space of each worker process: 8G, 500M."
+    ),
+)
+progress_options = _together(
+    click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
+    click.option("--verbose", "-v", is_flag=True, help="A line for every step, with its time."),
+)
+through_option = click.option(
+    "--through",
+    type=click.Choice(["runtime", "cpp", "java"]),
+    default="runtime",
+    show_default=True,
+    help="The artifact's runtime, or the generated loader, compiled first.",
+)
+
+
+def inputs_of(rest: Mapping[str, Any]) -> tuple[InputSpec, ...]:
+    """The value of `--input`.
+
+    Raises:
+        InfcError: E110.
+    """
+    return tuple(InputSpec.parse(text) for text in rest["inputs"])
+
+
+def passes_of(rest: Mapping[str, Any]) -> PassOptions:
+    """The values of `pass_options`, but for the inputs."""
+    return PassOptions(
+        disabled=frozenset(rest["disabled"]),
+        dump_after=frozenset(rest["dump_after"]),
+        dump_dir=rest["dump_dir"],
+        check_between=rest["check_passes"],
+    )
+
+
+def verify_of(rest: Mapping[str, Any]) -> VerifyOptions:
+    """The values of `verify_options` or of `reference_options`."""
+    return VerifyOptions(
+        enabled=not rest.get("no_verify"),
+        samples=rest["samples"],
+        seed=rest["seed"],
+        data=rest["verify_data"],
+    )
+
+
+def limits_of(rest: Mapping[str, Any]) -> WorkerLimits:
+    """The values of `limit_options`.
+
+    Raises:
+        InfcError: E110.
+    """
+    memory = rest["memory_limit"]
+    return WorkerLimits(rest["timeout"], None if memory is None else parse_bytes(memory))
+
+
+def progress_of(rest: Mapping[str, Any]) -> ProgressLine:
+    """What `progress_options` ask for."""
+    from infc.progress import ProgressLine, Verbosity
+
+    if rest["quiet"]:
+        return ProgressLine(Verbosity.QUIET)
+    return ProgressLine(Verbosity.VERBOSE if rest["verbose"] else Verbosity.NORMAL)

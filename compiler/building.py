@@ -99,7 +99,7 @@ def build(
         limits,
     )
     if "unsupported" in value:
-        raise _unsupported(model, source_name, end, value["unsupported"])
+        raise unsupported(model, source_name, end, value["unsupported"])
     return _artifact(value, end, output)
 
 
@@ -115,7 +115,7 @@ def _artifact(value: dict[str, Any], end: BackEnd, output: Path) -> Artifact:
     return artifact
 
 
-def _unsupported(
+def unsupported(
     model: ir.Model, source_name: str, end: BackEnd, rows: Sequence[Sequence[str]]
 ) -> InfcError:
     """E203 for every node, in graph order."""

@@ -74,8 +74,13 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
 
 
 def spec_of(value: ir.Value, bounds: Bounds | None = None) -> TensorSpec:
-    """The signature of a graph input or output, with the bounds of its symbols."""
-    assert value.dtype is not None, f"{value.name} has no type"
+    """The signature of a graph input or output, with the bounds of its symbols.
+
+    Raises:
+        InfcError: E108 where its type is not known.
+    """
+    if value.dtype is None:
+        raise fail("E108", f"the type of {quoted(value.name)} is unknown")
     name, dtype = value.name or "", value.dtype.numpy().name
     if value.shape is None:
         return TensorSpec(name, dtype, None)

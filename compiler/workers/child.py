@@ -69,14 +69,19 @@ def _specs(rows: Any) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec.from_json(row) for row in rows)
 
 
+def _check(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Every node that the back end cannot take."""
+    rows = end.check(Path(payload["model"]), Target.from_json(payload["target"]))
+    return {"unsupported": [[u.node, u.op_type, u.domain, u.reason] for u in rows]}
+
+
 def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Check, then build; the answer holds either `unsupported` or the artifact."""
     target = Target.from_json(payload["target"])
     model = Path(payload["model"])
-    unsupported = end.check(model, target)
-    if unsupported:
-        rows = [[u.node, u.op_type, u.domain, u.reason] for u in unsupported]
-        return {"unsupported": rows}
+    checked = _check(end, payload)
+    if checked["unsupported"]:
+        return checked
     output = Path(payload["output"])
     output.mkdir(parents=True, exist_ok=True)
     artifact: Artifact = end.build(
@@ -124,6 +129,7 @@ def _bench(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ACTIONS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
+    "check": _check,
     "build": _build,
     "run": _run,
     "bench": _bench,

@@ -286,18 +286,21 @@ def bench(
 
     Prints the least, median and greatest latency of one run.
     """
-    sizes, limits = parse_dims(dims), limits_of(rest)
     from infc import driver, results
+    from infc.progress import ProgressLine, Verbosity
 
-    figures = driver.bench(
-        bundle,
-        runs=runs,
-        warmup=warmup,
-        threads=threads,
-        through=through,
-        dims=sizes,
-        limits=limits,
-    )
+    sizes, limits = parse_dims(dims), limits_of(rest)
+    with ProgressLine(Verbosity.NORMAL) as progress:
+        progress("", f"timing the artifact through {through}")
+        figures = driver.bench(
+            bundle,
+            runs=runs,
+            warmup=warmup,
+            threads=threads,
+            through=through,
+            dims=sizes,
+            limits=limits,
+        )
     return results.benched(figures)
 
 
@@ -442,10 +445,14 @@ def _internal(error: Exception) -> Diagnostic:
 
 
 def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
-    """To stderr, in colour where that is a terminal and `NO_COLOR` is not set."""
+    """To stderr, a blank line between them, in colour where that is a terminal.
+
+    `NO_COLOR` in the environment, with any value, keeps it plain.
+    """
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    for diagnostic in merged(diagnostics):
-        click.echo(diagnostic.render(color=color), err=True, color=color)
+    texts = [diagnostic.render(color=color) for diagnostic in merged(diagnostics)]
+    if texts:
+        click.echo("\n\n".join(texts), err=True, color=color)
 
 
 def _print_result(answer: Output, as_json: bool) -> None:

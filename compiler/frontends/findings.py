@@ -20,11 +20,16 @@ class Findings:
     found: list[Diagnostic] = field(default_factory=list)
     left_off: int = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether more would be left off, so that a costly hint is not worth its time."""
+        return len(self.found) >= MAX_FINDINGS
+
     def add(
         self, code: str, message: str, where: str = "", help: str = "", notes: Iterable[str] = ()
     ) -> None:
         """Keep one more, up to `MAX_FINDINGS`."""
-        if len(self.found) >= MAX_FINDINGS:
+        if self.full:
             self.left_off += 1
             return
         place = f"{self.file}:{where}" if where else self.file

@@ -66,6 +66,8 @@ def apply_inputs(graph: onnx.GraphProto, specs: Sequence[InputSpec], findings: F
         if value is None:
             _unknown(spec, list(values), findings)
             continue
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            continue  # no tensor: the check of the interface says so
         shape = value.type.tensor_type.shape
         if not value.type.tensor_type.HasField("shape"):
             for axis in range(len(spec.dims)):

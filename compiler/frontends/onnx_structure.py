@@ -222,7 +222,9 @@ def _check_scope(
         needed = [name for name in node.input if name]
         for name in needed:
             if not any(name in scope for scope in scopes):
-                found.add("E104", *_undefined(name, scopes, place))
+                message = f"{quoted(name)} is read here, but no node, input or initializer"
+                hint = "" if found.full else _nearest(name, scopes)
+                found.add("E104", f"{message} provides it", place, hint)
         for graph in _check_attributes(node, place, context):
             needed += _check_graph(graph, context, scopes)
         _check_operator(node, place, context)
@@ -239,7 +241,8 @@ def _check_scope(
                 problem = "is a value of the graph around it, returned directly"
                 remedy = "add an `Identity` node"
             else:
-                problem, remedy = "is produced by no node", _nearest(name, scopes)
+                problem = "is produced by no node"
+                remedy = "" if found.full else _nearest(name, scopes)
             found.add("E104", f"output {quoted(name)} {problem}", label, help=remedy)
     return captured
 
@@ -416,11 +419,6 @@ def _check_arity(node: onnx.NodeProto, schema: Any, place: str, found: Findings)
         for name, formal in zip(names, formals, strict=False):
             if not name and formal.option == single and what == "inputs":
                 found.add("E104", f"the required input {quoted(formal.name)} is missing", place)
-
-
-def _undefined(name: str, scopes: Sequence[set[str]], place: str) -> tuple[str, str, str]:
-    message = f"{quoted(name)} is read here, but no node, input or initializer provides it"
-    return message, place, _nearest(name, scopes)
 
 
 def _nearest(name: str, scopes: Sequence[set[str]]) -> str:

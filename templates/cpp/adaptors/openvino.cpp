@@ -5,6 +5,7 @@
 #include <openvino/core/version.hpp>
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
+#include <sstream>
 #include <vector>
 
 #include "runtime/adaptor.h"
@@ -53,9 +54,20 @@ ov::Output<const ov::Node> input(const std::vector<ov::Output<const ov::Node>>& 
   return ports.at(position);
 }
 
+// OpenVINO's message without the checks and source files it was raised from.
+std::string message_of(const std::exception& error) {
+  std::istringstream text(error.what());
+  std::string message = "OpenVINO:", line;
+  while (std::getline(text, line)) {
+    const bool origin = line.rfind("Exception from ", 0) == 0 || line.rfind("Check '", 0) == 0;
+    if (!origin && line.find_first_not_of(" \t\r") != std::string::npos) message += " " + line;
+  }
+  return message;
+}
+
 class OpenVinoSession final : public Session {
  public:
-  OpenVinoSession(const infc_bundle& bundle, const Settings& settings) : bundle_(bundle) {
+  OpenVinoSession(const infc_bundle& bundle, const Settings& settings) try : bundle_(bundle) {
     tell_cpu(settings.threads);
     compiled_ = core_.compile_model(
         settings.entry, settings.device,
@@ -70,9 +82,11 @@ class OpenVinoSession final : public Session {
     }
     // By position: the CPU plugin merges the names of outputs that are one constant.
     outputs_ = compiled_.outputs();
+  } catch (const ov::Exception& error) {
+    throw Error(message_of(error));
   }
 
-  void run(const Input* inputs, Output* outputs) override {
+  void run(const Input* inputs, Output* outputs) override try {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       request_.set_tensor(inputs_[i], wrap(const_cast<void*>(inputs[i].data), inputs[i].shape,
                                            inputs[i].rank, bundle_.inputs[i].dtype));
@@ -93,6 +107,8 @@ class OpenVinoSession final : public Session {
       shape_.assign(shape.begin(), shape.end());
       outputs[i].deliver(shape_.data(), shape_.size(), tensor.data());
     }
+  } catch (const ov::Exception& error) {
+    throw Error(message_of(error));
   }
 
  private:

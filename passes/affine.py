@@ -270,7 +270,7 @@ def _bias(value: ir.Value | None, channels: int) -> Array | None:
 
 
 def _shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
-    return tuple(int(n) for n in tensor.shape)
+    return tuple(int(n) for n in tensor.shape.numpy())
 
 
 def _name(value: ir.Value | None) -> str:

@@ -18,13 +18,13 @@ Mish-18, Swish-24.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
 
 from infc.passes.activations import clip_bounds
-from infc.passes.polynomials import Powers, equals, expand, ingredients, upwards
+from infc.passes.polynomials import Polynomial, equals, expand, ingredients, upwards
 from infc.passes.rewriting import (
     FLOATS,
     Edit,
@@ -36,8 +36,8 @@ from infc.passes.rewriting import (
     rewrite,
 )
 
-SCALED = {(1, 0): 0.5, (1, 1): 0.5}
-PRODUCT = {(1, 1): 1.0}
+SCALED: Polynomial = {(1, 0): 0.5, (1, 1): 0.5}
+PRODUCT: Polynomial = {(1, 1): 1.0}
 
 
 class FuseActivations(ir.passes.InPlacePass):
@@ -49,13 +49,13 @@ class FuseActivations(ir.passes.InPlacePass):
 
 
 def _erf(node: ir.Node, edit: Edit) -> bool:
-    wanted = {(1,): math.sqrt(0.5)}
+    wanted: Polynomial = {(1,): math.sqrt(0.5)}
     return edit.opset >= 20 and _fuse(node, wanted, SCALED, "Gelu", {"approximate": "none"}, edit)
 
 
 def _tanh(node: ir.Node, edit: Edit) -> bool:
     inner = math.sqrt(2 / math.pi)
-    wanted = {(1,): inner, (3,): inner * 0.044715}
+    wanted: Polynomial = {(1,): inner, (3,): inner * 0.044715}
     gelu = {"approximate": "tanh"}
     if edit.opset >= 20 and _fuse(node, wanted, SCALED, "Gelu", gelu, edit):
         return True
@@ -153,8 +153,8 @@ def _exponential(
 
 def _fuse(
     node: ir.Node,
-    argument_form: Mapping[Powers, float],
-    form: Mapping[Powers, float],
+    argument_form: Polynomial,
+    form: Polynomial,
     op_type: str,
     attributes: dict[str, Any],
     edit: Edit,
@@ -173,7 +173,7 @@ def _finish(
     node: ir.Node,
     x: ir.Value | None,
     inside: set[ir.Node],
-    form: Mapping[Powers, float],
+    form: Polynomial,
     op_type: str,
     attributes: dict[str, Any],
     edit: Edit,

@@ -305,6 +305,7 @@ class Edit:
         self.opset = opset(model)
         self._model = model
         self._names: set[str] | None = None
+        self._node_names: set[str] | None = None
 
     def fresh(self, hint: str) -> str:
         """A value name that the model does not have, `hint` where that is free."""
@@ -352,11 +353,20 @@ class Edit:
             value.type = ir.TensorType(dtype)
         if shape is not None:
             value.shape = ir.Shape(list(shape))
-        node = ir.Node(
-            "", op_type, inputs, _attrs(attributes), outputs=[value], name=f"{at.name}/{op_type}"
-        )
+        title = self._fresh_node(f"{at.name}/{op_type}") if at.name else ""
+        node = ir.Node("", op_type, inputs, _attrs(attributes), outputs=[value], name=title)
         _graph_of(at).insert_before(at, node)
         return value
+
+    def _fresh_node(self, hint: str) -> str:
+        """A node name that the model does not have: runtimes refuse two of a name."""
+        if self._node_names is None:
+            self._node_names = {n.name for g in graphs(self._model) for n in g if n.name}
+        name, count = hint, 1
+        while name in self._node_names:
+            name, count = f"{hint}_{count}", count + 1
+        self._node_names.add(name)
+        return name
 
     def replace(
         self,

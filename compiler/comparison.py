@@ -71,17 +71,29 @@ def _three_digits(value: float) -> float | None:
 
 
 def compare(
-    pairs: Iterable[tuple[Tensors, Tensors]], threshold: Threshold
+    pairs: Iterable[tuple[Tensors, Tensors]],
+    threshold: Threshold,
+    noise: Mapping[str, float] | None = None,
 ) -> tuple[OutputError, ...]:
     """Compare (reference, answer) sets output by output, in the reference's order.
 
-    The pairs are consumed one at a time: no more than one is in memory.
+    `noise` maps an ill-conditioned output to the relative error that it is held to instead. The
+    pairs are consumed one at a time: no more than one is in memory.
     """
     totals: dict[str, _Total] = {}
     for reference, answer in pairs:
         for name, value in reference.items():
             totals.setdefault(name, _Total()).add(value, answer.get(name))
-    return tuple(total.error(name, threshold) for name, total in totals.items())
+    return tuple(
+        total.error(name, _held_to(threshold, (noise or {}).get(name)))
+        for name, total in totals.items()
+    )
+
+
+def _held_to(threshold: Threshold, noise: float | None) -> Threshold:
+    if noise is None:
+        return threshold
+    return Threshold(max(noise, threshold.relative_error), -math.inf)
 
 
 @dataclass(slots=True)

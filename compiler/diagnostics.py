@@ -379,6 +379,15 @@ _TABLE = (
         "Give real inputs with `--verify-data`, or skip with `--no-verify`.",
     ),
     Code(
+        "E605",
+        "an output is too ill-conditioned to be compared closely",
+        ExitCode.VERIFICATION_FAILED,
+        "Rounding the sums inside the source model differently, by one part in a million, moves "
+        "this output by more than the threshold of the chosen precision: a softmax over logits of "
+        "1e9 does that. Smaller inputs did not help, so the output was held only to what such "
+        "rounding does to it. Give real inputs with `--verify-data`.",
+    ),
+    Code(
         "E701",
         "the bundle cannot be written",
         ExitCode.BUILD_FAILED,
@@ -419,6 +428,17 @@ _TABLE = (
 CODES: dict[str, Code] = {row.id: row for row in _TABLE}
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that names those of `known` that are nearest to `name`; "" where none is near.
+
+    Ends with a blank, for the rest of a diagnostic's help to follow.
+    """
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {' or '.join(f'`{n}`' for n in near)}? " if near else ""
+
+
 def look_up(text: str) -> Code:
     """Return the row of the table for `text`: a code, in any case, with or without `error[...]`.
 
@@ -428,8 +448,5 @@ def look_up(text: str) -> Code:
     wanted = text.rpartition("[")[2].rstrip("]:").upper()
     if wanted in CODES:
         return CODES[wanted]
-    import difflib
-
-    near = difflib.get_close_matches(wanted, CODES, n=3)
-    hint = f"did you mean {' or '.join(f'`{code}`' for code in near)}? " if near else ""
+    hint = did_you_mean(wanted, CODES)
     raise fail("E110", f"there is no code `{text}`", help=f"{hint}`infc explain` lists them all")

@@ -34,7 +34,7 @@ from infc.frontends.onnx import spec_of
 from infc.request import InputSpec, PassOptions, Request, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Target
-from infc.verification import Sets
+from infc.verification import Reference, Sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -114,7 +114,7 @@ class _Optimized:
     outputs: tuple[TensorSpec, ...]
     records: tuple[pipeline.PassRecord, ...]
     operators: dict[str, dict[str, int]]
-    sets: Sets | None
+    reference: Reference | None
     proof: dict[str, Any]
 
     @property
@@ -141,7 +141,10 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         optimized = _optimize(request, stage, progress)
         results = tuple(_compile_for(request, optimized, t, stage, progress) for t in chosen)
     before, after = optimized.nodes
-    return CompileResult(results, optimized.records, before, after, optimized.source.notes)
+    warnings = optimized.reference.warnings() if optimized.reference else ()
+    return CompileResult(
+        results, optimized.records, before, after, (*optimized.source.notes, *warnings)
+    )
 
 
 def optimize(
@@ -254,19 +257,22 @@ def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
     records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
     histogram = {"source": before, "optimized": manifest.operators(source.model)}
     outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
-    sets, proof = None, {}
+    reference, proof = None, {}
     if request.verify.enabled:
         progress("", "running the source model")
-        sets = verification.reference_sets(
-            source, request.verify, stage / "reference", request.limits
-        )
+        reference = Reference(source, request.verify, stage, request.limits)
         progress("", "verifying the optimised graph")
         scratch = stage / "optimized"
         scratch.mkdir()
         building.save_model(source.model, scratch / "model.onnx")
-        errors = verification.check_optimized(sets, outputs, scratch, request.limits)
+        errors = reference.require(
+            lambda sets: verification.check_optimized(sets, outputs, scratch, request.limits),
+            source.model,
+        )
         proof = comparison.summary(errors)
-    return _Optimized(source, source.model, source.inputs, outputs, records, histogram, sets, proof)
+    return _Optimized(
+        source, source.model, source.inputs, outputs, records, histogram, reference, proof
+    )
 
 
 def _compile_for(
@@ -321,18 +327,21 @@ def _build_bundle(
     loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
 
     proof: dict[str, Any] = {"verdict": "skipped"}
-    if optimized.sets is not None:
+    if optimized.reference is not None:
         watch.start("verifying")
-        errors = verification.check_artifact(
-            optimized.sets, target, finished / "model" / artifact.entry, scratch, request.limits
+        entry = finished / "model" / artifact.entry
+        errors = optimized.reference.require(
+            lambda sets: verification.check_artifact(sets, target, entry, scratch, request.limits),
+            optimized.model,
         )
+        sets = optimized.reference.sets
         proof = {
             "verdict": "passed",
-            **verification.describe(request.verify, optimized.sets),
+            **verification.describe(request.verify, sets),
             "optimized": optimized.proof,
             "artifact": comparison.summary(errors),
         }
-        verification.record_sets(optimized.sets, finished)
+        verification.record_sets(sets, finished)
 
     watch.start("writing the manifest")
     document = manifest.fields(

@@ -283,8 +283,8 @@ class Reference:
             Diagnostic(
                 "E605",
                 f"output `{name}` is ill-conditioned: rounding the model's sums differently by "
-                f"{conditioning.JITTER:g} moves it by about {noise / NOISE_MARGIN:.2g} of its peak, so "
-                f"that it was held to {noise:.2g} of it only",
+                f"{conditioning.JITTER:g} moves it by about "
+                f"{noise / NOISE_MARGIN:.2g} of its peak; it was held to {noise:.2g} of it only",
                 help="give real inputs with `--verify-data FILE.npz`",
                 severity=Severity.WARNING,
             )

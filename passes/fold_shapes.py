@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from infc.passes.infer_shapes import InferShapes, input_symbols
 from infc.passes.rewriting import (
     Edit,
     attribute,
@@ -56,9 +57,18 @@ Known = dict[ir.Value, Elements]
 class FoldShapes(ir.passes.InPlacePass):
     """Fold what is known of shapes into constants."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._inference = InferShapes()
+
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """Visit nodes in order; what outer graphs know holds in their bodies."""
+        """Visit nodes in order; what outer graphs know holds in their bodies.
+
+        What a settled Reshape gives is inferred at once, and so are the nodes after it: a layer's
+        target shape is computed from the one before, and would need a round of its own.
+        """
         edit = Edit(model)
+        symbols = input_symbols(model)
         known: Known = {}
         modified = False
         for graph in graphs(model):
@@ -69,6 +79,8 @@ class FoldShapes(ir.passes.InPlacePass):
                     modified |= _fix_reshape(node, known, edit)
                 elif node.op_type in _FOLLOWED and len(node.outputs) == 1:
                     modified |= _follow(node, known, edit)
+                if modified and node.graph is not None:
+                    self._inference.infer(node, symbols, model)
         return ir.passes.PassResult(model, modified=modified)
 
 

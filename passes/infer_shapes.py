@@ -10,6 +10,7 @@ a symbol or nothing, a symbol replaces nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,20 +34,21 @@ class InferShapes(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Visit the nodes in order; bodies are given the types of outer values they read."""
-        symbols = {
-            d.value
-            for v in model.graph.inputs
-            for d in v.shape or ()
-            if isinstance(d, ir.SymbolicDim) and d.value is not None
-        }
+        symbols = input_symbols(model)
         modified = False
         for graph in graphs(model):
             for value in graph.initializers.values():
                 _declare_initializer(value)
             for node in graph:
-                if not all(_is_known(v, symbols) for v in node.outputs):
-                    modified |= self._infer(node, opset(model), model)
+                modified |= self.infer(node, symbols, model)
         return ir.passes.PassResult(model, modified=modified)
+
+    def infer(self, node: ir.Node, symbols: set[str], model: ir.Model) -> bool:
+        """Fill in what `node` gives, where that is not known; whether anything was new."""
+        if all(_is_known(v, symbols) for v in node.outputs):
+            return False
+        modified = self._infer(node, opset(model), model)
+        return _name_rest(node, symbols) or modified
 
     def _infer(self, node: ir.Node, version: int, model: ir.Model) -> bool:
         if node.domain or not onnx.defs.has(node.op_type, ""):
@@ -80,6 +82,41 @@ class InferShapes(ir.passes.InPlacePass):
             if value.name in found:
                 modified |= _merge(value, found[value.name])
         return modified
+
+
+def input_symbols(model: ir.Model) -> set[str]:
+    """The symbols that the graph inputs have dimensions named by."""
+    return {
+        d.value
+        for v in model.graph.inputs
+        for d in v.shape or ()
+        if isinstance(d, ir.SymbolicDim) and d.value is not None
+    }
+
+
+def _name_rest(node: ir.Node, symbols: set[str]) -> bool:
+    """Name the one unknown dimension a Reshape gives, where its input has one symbol too.
+
+    The elements stay as many: with equal products of the numbers, the two are the same.
+    """
+    if node.op_type != "Reshape" or node.domain:
+        return False
+    before, after = dims(node.inputs[0]), dims(node.outputs[0])
+    if before is None or after is None:
+        return False
+    named = [d for d in before if not isinstance(d, int)]
+    unknown = [i for i, d in enumerate(after) if not isinstance(d, int)]
+    if len(named) != 1 or len(unknown) != 1 or named[0] not in symbols:
+        return False
+    if after[unknown[0]] in symbols or _product(before) != _product(after):
+        return False
+    merged = [named[0] if i == unknown[0] else d for i, d in enumerate(after)]
+    node.outputs[0].shape = ir.Shape(merged)
+    return True
+
+
+def _product(shape: tuple[int | str | None, ...]) -> int:
+    return math.prod(d for d in shape if isinstance(d, int))
 
 
 def _declare_initializer(value: ir.Value) -> None:

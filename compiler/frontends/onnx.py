@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infc.diagnostics import Diagnostic, Severity, fail
+from infc.diagnostics import fail
 from infc.frontends import Reference, Source
 from infc.frontends.findings import Findings, printable, quoted
 from infc.request import InputSpec
@@ -37,29 +37,36 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
     Raises:
         InfcError: E100 to E108, as many of them as can be found at once.
     """
-    from infc.frontends import onnx_external, onnx_inference, onnx_shapes, onnx_structure
+    from infc.frontends import (
+        onnx_context,
+        onnx_external,
+        onnx_inference,
+        onnx_shapes,
+        onnx_structure,
+        onnx_tidy,
+    )
 
     proto, digest = read(path)
     findings = Findings(path.name)
     _check_versions(proto, findings)
     findings.stop_here()
     overridable = proto.ir_version >= 4
-    _tidy(proto)
+    onnx_tidy.tidy(proto)
     onnx_structure.check_structure(proto, findings)
     folder = path.absolute().parent
     pieces = onnx_external.check_external(proto, folder, findings)
     findings.stop_here()
 
-    _densify(proto, findings)
-    notes = _drop_default_inputs(proto, overridable, {s.name for s in inputs}, findings)
+    onnx_tidy.densify(proto, findings)
+    notes = onnx_tidy.drop_default_inputs(proto, overridable, {s.name for s in inputs}, findings)
     onnx_shapes.name_dims(proto.graph)
     bounds = onnx_shapes.apply_inputs(proto.graph, inputs, findings)
     findings.stop_here()
-    onnx_inference.infer(proto, onnx_structure.context_of(proto, findings))
+    onnx_inference.infer(proto, onnx_context.context_of(proto, findings))
     _check_interface(proto.graph, findings)
     findings.stop_here()
 
-    _name_nodes(proto)
+    onnx_tidy.name_nodes(proto)
     model = _deserialize(proto, folder, path)
     return Source(
         path=path,
@@ -162,127 +169,9 @@ def _check_versions(model: onnx.ModelProto, findings: Findings) -> None:
         findings.add("E105", "the model does not say which opset it uses", help=too_old)
 
 
-def _tidy(model: onnx.ModelProto) -> None:
-    """Spell in one way what files spell in several; nothing that decides a result."""
-    model.ClearField("training_info")
-    model.ir_version = max(model.ir_version, 4)  # where initializers need not be inputs
-    if not model.graph.name or not isinstance(model.graph.name, str):
-        model.graph.name = "main"
-    _tidy_nodes(model.graph.node)
-    _tidy_values(model.graph)
-    for function in model.functions:
-        if function.domain == "ai.onnx":
-            function.domain = ""
-        _tidy_nodes(function.node)
-
-
-def _tidy_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
-    from infc.frontends.onnx_structure import subgraphs
-
-    for node in nodes:
-        if node.domain == "ai.onnx":
-            node.domain = ""
-        for graph in subgraphs(node):
-            _tidy_nodes(graph.node)
-            _tidy_values(graph)
-
-
-def _tidy_values(graph: onnx.GraphProto) -> None:
-    """A dimension of -1 is how some exporters write a dynamic one."""
-    from infc.frontends.onnx_shapes import usable
-
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.HasField("dim_value") and dim.dim_value == -1:
-                dim.ClearField("dim_value")
-            if dim.HasField("dim_param") and not usable(dim.dim_param):
-                dim.ClearField("dim_param")
-
-
-def _densify(model: onnx.ModelProto, findings: Findings) -> None:
-    """Sparse constants become dense ones, as every runtime makes them: onnx_ir has no sparse."""
-    try:
-        _densify_graph(model.graph)
-        for function in model.functions:
-            _densify_nodes(function.node)
-    except ValueError as error:
-        findings.add("E104", str(error))
-
-
-def _densify_graph(graph: onnx.GraphProto) -> None:
-    from infc.frontends.onnx_tensors import dense
-
-    for sparse in graph.sparse_initializer:
-        graph.initializer.add().CopyFrom(dense(sparse))
-    del graph.sparse_initializer[:]
-    _densify_nodes(graph.node)
-
-
-def _densify_nodes(nodes: Sequence[onnx.NodeProto]) -> None:
-    from infc.frontends.onnx_structure import subgraphs
-    from infc.frontends.onnx_tensors import dense
-
-    for node in nodes:
-        for graph in subgraphs(node):
-            _densify_graph(graph)
-        for attribute in node.attribute:
-            if attribute.HasField("sparse_tensor") and attribute.name == "sparse_value":
-                attribute.t.CopyFrom(dense(attribute.sparse_tensor))
-                attribute.ClearField("sparse_tensor")
-                attribute.type, attribute.name = attribute.TENSOR, "value"
-
-
-def _drop_default_inputs(
-    model: onnx.ModelProto, overridable: bool, asked_for: Collection[str], findings: Findings
-) -> list[Diagnostic]:
-    """Initializers that are also inputs become constants, as IR version 3 means them.
-
-    From IR version 4 on such an input is one with a default that a caller may override. Most
-    files that have them were written by exporters that list every weight. One that `--input`
-    names becomes an input without a default.
-    """
-    graph = model.graph
-    constants = {t.name: t for t in graph.initializer}
-    for value in graph.input:
-        tensor = constants.get(value.name)
-        kind = value.type.tensor_type
-        if tensor is not None and kind.elem_type not in (0, tensor.data_type):
-            what = f"initializer {quoted(tensor.name)} is of another type than the input it is for"
-            findings.add("E104", what, graph.name)
-    both = [v.name for v in graph.input if v.name in constants]
-    wanted = {name for name in both if name in asked_for}
-    if wanted and not overridable:
-        for name in sorted(wanted):
-            findings.add(
-                "E106",
-                f"{quoted(name)} is a constant of the model, not an input of it",
-                help="before IR version 4 every initializer is listed among the inputs",
-            )
-        return []
-    inputs = [v for v in graph.input if v.name not in constants or v.name in wanted]
-    dropped = [name for name in both if name not in wanted]
-    kept = [type(v).FromString(v.SerializeToString()) for v in inputs]
-    del graph.input[:]
-    graph.input.extend(kept)
-    for i in reversed([i for i, t in enumerate(graph.initializer) if t.name in wanted]):
-        del graph.initializer[i]
-    if not dropped or not overridable:
-        return []
-    shown = ", ".join(map(quoted, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
-    return [
-        Diagnostic(
-            "E109",
-            f"{len(dropped)} inputs with a default value are treated as constants: {shown}",
-            where=findings.file,
-            help="`--input NAME=SHAPE` keeps one of them as an input",
-            severity=Severity.NOTE,
-        )
-    ]
-
-
 def _check_interface(graph: onnx.GraphProto, findings: Findings) -> None:
     """Only plain tensors of plain numbers can cross the loader's C interface."""
-    from infc.frontends.onnx_inference import spell_type
+    from infc.frontends.onnx_types import spell_type
 
     for what, values in (("input", graph.input), ("output", graph.output)):
         for value in values:
@@ -300,42 +189,6 @@ def _check_interface(graph: onnx.GraphProto, findings: Findings) -> None:
 _INTERFACE_TYPES = {
     f"tensor({ {'float32': 'float', 'float64': 'double'}.get(name, name) })" for name in DTYPES
 }
-
-
-def _name_nodes(model: onnx.ModelProto) -> None:
-    """Give every node a name of its own: reports and diagnostics go by it."""
-    scopes: list[Sequence[onnx.NodeProto]] = [model.graph.node]
-    scopes += [function.node for function in model.functions]
-    for nodes in scopes:
-        taken: set[str] = set()
-        _keep_names(nodes, taken)
-        _make_names(nodes, taken, {})
-
-
-def _keep_names(nodes: Sequence[onnx.NodeProto], taken: set[str]) -> None:
-    from infc.frontends.onnx_structure import subgraphs
-
-    for node in nodes:
-        if node.name in taken:
-            node.name = ""
-        elif node.name:
-            taken.add(node.name)
-        for graph in subgraphs(node):
-            _keep_names(graph.node, taken)
-
-
-def _make_names(nodes: Sequence[onnx.NodeProto], taken: set[str], counts: dict[str, int]) -> None:
-    from infc.frontends.onnx_structure import subgraphs
-
-    for node in nodes:
-        while not node.name:
-            number = counts[node.op_type] = counts.get(node.op_type, -1) + 1
-            name = f"{node.op_type}_{number}"
-            if name not in taken:
-                taken.add(name)
-                node.name = name
-        for graph in subgraphs(node):
-            _make_names(graph.node, taken, counts)
 
 
 def _deserialize(proto: onnx.ModelProto, folder: Path, path: Path) -> ir.Model:

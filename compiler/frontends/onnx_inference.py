@@ -16,28 +16,24 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
 from infc.frontends import guarded
-from infc.frontends.findings import Findings, printable, quoted
+from infc.frontends.findings import printable
+from infc.frontends.onnx_context import Context, function_id, subgraphs
 from infc.frontends.onnx_external import SMALL_BYTES
-from infc.frontends.onnx_structure import (
-    Context,
-    function_id,
-    schema_of,
-    subgraphs,
-    topological_order,
-)
-from infc.frontends.onnx_tensors import byte_size, type_name
+from infc.frontends.onnx_operators import operator_of
+from infc.frontends.onnx_structure import topological_order
+from infc.frontends.onnx_tensors import byte_size
+from infc.frontends.onnx_types import check_types
 
 TIMEOUT_S, TIMEOUT_S_PER_NODE = 5.0, 0.02
 EXTRA_BYTES, EXTRA_BYTES_PER_BYTE = 1 << 30, 16
 """What inference may take; real models take a fifth of a millisecond a node, and a few MB. A
 `Range` of 2**38 that it tries to unroll takes hours and terabytes."""
 
-_Type = onnx.TypeProto
 _FAILURE = re.compile(
     r"\(op_type:(?P<op>.*?), node name: (?P<node>.*?)\): (?:\[\w+\] )?(?P<what>.*?)"
     r"(?=\n\(op_type:|\n*\Z)",
@@ -61,11 +57,12 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def captures(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that the graphs in `node` read; some may be their own, which does no harm."""
+    """Names that the graphs in `node` take from around them."""
     for graph in subgraphs(node):
+        own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+        own.update(name for inner in graph.node for name in inner.output)
         for inner in graph.node:
-            yield from inner.input
-            yield from captures(inner)
+            yield from (name for name in (*inner.input, *captures(inner)) if name not in own)
 
 
 def infer(model: onnx.ModelProto, context: Context) -> None:
@@ -218,7 +215,7 @@ def _known_outputs(nodes: Sequence[onnx.NodeProto], context: Context) -> set[str
 
 def _has_schema(node: onnx.NodeProto, context: Context) -> bool:
     version = context.opsets.get(node.domain)
-    known = version is not None and schema_of(node.op_type, node.domain, version) is not None
+    known = version is not None and operator_of(node.op_type, node.domain, version) is not None
     return known or function_id(node) in context.functions
 
 
@@ -277,66 +274,3 @@ def _forget_generated(value: onnx.ValueInfoProto, symbols: set[str]) -> None:
     for dim in value.type.tensor_type.shape.dim:
         if dim.dim_param.startswith("unk__") and dim.dim_param not in symbols:
             dim.ClearField("dim_param")
-
-
-def check_types(
-    graph: onnx.GraphProto, context: Context, outer: Mapping[str, str | None] | None = None
-) -> None:
-    """Add an E104 for every operand of a type that its operator does not take."""
-    types: dict[str, str | None] = dict(outer or {})
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        types[value.name] = spell_type(value.type)
-    for tensor in graph.initializer:
-        types[tensor.name] = f"tensor({type_name(tensor.data_type)})"
-    for index, node in enumerate(graph.node):
-        version = context.opsets.get(node.domain)
-        schema = None
-        if version is not None and function_id(node) not in context.functions:
-            schema = schema_of(node.op_type, node.domain, version)
-        if schema is not None:
-            _check_operands(node, schema, types, context.place(node, index), context.findings)
-        for inner in subgraphs(node):
-            check_types(inner, context, types)
-
-
-def _check_operands(
-    node: onnx.NodeProto,
-    schema: onnx.defs.OpSchema,
-    types: Mapping[str, str | None],
-    place: str,
-    findings: Findings,
-) -> None:
-    allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
-    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
-    bound: dict[str, tuple[str, str]] = {}
-    for i, name in enumerate(node.input):
-        kind = types.get(name) if name else None
-        if kind is None or not schema.inputs:
-            continue
-        formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-        takes = allowed.get(formal.type_str, {formal.type_str})
-        operand = f"input {quoted(name)} ({formal.name})"
-        if kind not in takes:
-            wants = ", ".join(sorted(takes)) if len(takes) <= 6 else f"{len(takes)} other types"
-            findings.add("E104", f"{operand} is {kind}; the operator takes {wants}", place)
-            continue
-        if formal.option == variadic and not formal.is_homogeneous:
-            continue
-        first, by = bound.setdefault(formal.type_str, (kind, name))
-        if first != kind:
-            what = f"{operand} is {kind}, but {quoted(by)} is {first}: they must agree"
-            findings.add("E104", what, place)
-
-
-def spell_type(kind: onnx.TypeProto) -> str | None:
-    """A type as ONNX's schemas spell it, `tensor(float)`; None where it is not known."""
-    field = kind.WhichOneof("value")
-    if field in ("tensor_type", "sparse_tensor_type"):
-        element = getattr(kind, field).elem_type
-        word = "tensor" if field == "tensor_type" else "sparse_tensor"
-        return f"{word}({type_name(element)})" if element else None
-    if field in ("sequence_type", "optional_type"):
-        inner = spell_type(getattr(kind, field).elem_type)
-        word = "seq" if field == "sequence_type" else "optional"
-        return f"{word}({inner})" if inner else None
-    return None

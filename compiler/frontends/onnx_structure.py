@@ -1,52 +1,26 @@
-"""Is this a graph at all: names, scopes, cycles, functions, attributes, operator signatures.
+"""Is this a graph at all: names, scopes, cycles, functions.
 
 Everything here looks at the protobuf, before onnx_ir or ONNX's C++ code sees it: those assert,
 loop or crash on what a hostile file may hold. Source: ONNX IR specification (onnx/docs/IR.md),
-"Graphs", "Names within a graph", "Functions"; operator signatures are ONNX's own schemas.
+"Graphs", "Names within a graph", "Functions".
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Any
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import onnx
 
 from infc.frontends.findings import Findings, printable, quoted
+from infc.frontends.onnx_context import Context, FunctionId, context_of, function_id, subgraphs
+from infc.frontends.onnx_operators import check_attributes, check_operator, is_text
 from infc.frontends.onnx_tensors import MAX_RANK, check_sparse, check_tensor
-
-FunctionId = tuple[str, str, str]
-"""Domain, name, overload."""
 
 MAX_INLINED_NODES = 1_000_000
 """Functions that call each other twice, thirty deep, are a kilobyte that unfolds into a billion."""
-
-_A = onnx.AttributeProto
-_PAYLOAD = {_A.TENSOR: "t", _A.GRAPH: "g", _A.SPARSE_TENSOR: "sparse_tensor", _A.TYPE_PROTO: "tp"}
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where the walk is: the graph's label, its opsets, the functions it may call.
-
-    `parameters` are the attributes of the function around; None in the main graph.
-    """
-
-    findings: Findings
-    label: str
-    opsets: Mapping[str, int]
-    functions: Mapping[FunctionId, onnx.FunctionProto]
-    parameters: Collection[str] | None = None
-
-    def place(self, node: onnx.NodeProto, index: int) -> str:
-        """`graph/node (Op-version)`; a node without a name goes by its number."""
-        name = printable(str(node.name)) if node.name else f"#{index}"
-        version = self.opsets.get(node.domain)
-        op = printable(str(node.op_type)) + (f"-{version}" if version is not None else "")
-        return f"{self.label}/{name} ({op})"
 
 
 def check_structure(model: onnx.ModelProto, findings: Findings) -> None:
@@ -57,7 +31,7 @@ def check_structure(model: onnx.ModelProto, findings: Findings) -> None:
         findings.add("E104", "two functions have the same domain, name and overload")
     for function in model.functions:
         texts = (*function_id(function), *function.input, *function.output)
-        if not all(map(_is_text, texts)):
+        if not all(map(is_text, texts)):
             findings.add("E102", f"a name in {quoted(_spell(function_id(function)))} is not UTF-8")
     for key, function in functions.items():
         _check_function(function, _spell(key), context)
@@ -65,39 +39,6 @@ def check_structure(model: onnx.ModelProto, findings: Findings) -> None:
     _check_graph(model.graph, context, [])
     if not model.graph.output:
         findings.add("E104", "the graph has no outputs: there is nothing to compute", label)
-
-
-def context_of(model: onnx.ModelProto, findings: Findings) -> Context:
-    """The context of the main graph."""
-    return Context(
-        findings,
-        printable(str(model.graph.name)) or "main",
-        {o.domain: o.version for o in model.opset_import},
-        {function_id(f): f for f in model.functions},
-    )
-
-
-def function_id(item: onnx.FunctionProto | onnx.NodeProto) -> FunctionId:
-    """What a function is called by, or what a node calls."""
-    name = item.name if isinstance(item, onnx.FunctionProto) else item.op_type
-    return item.domain, name, item.overload
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs in the attributes of `node`."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-@cache
-def schema_of(op_type: str, domain: str, version: int) -> onnx.defs.OpSchema | None:
-    """ONNX's schema of an operator; None where ONNX does not know it."""
-    try:
-        return onnx.defs.get_schema(op_type, version, domain)
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _spell(key: FunctionId) -> str:
@@ -183,7 +124,7 @@ def _check_graph(graph: onnx.GraphProto, context: Context, outer: Sequence[set[s
 
 
 def _check_dims(value: onnx.ValueInfoProto, context: Context) -> None:
-    if not _is_text(value.name):
+    if not is_text(value.name):
         context.findings.add("E102", f"the name {quoted(value.name)} is not UTF-8", context.label)
     kind = value.type.tensor_type
     if len(kind.shape.dim) > MAX_RANK:
@@ -215,7 +156,7 @@ def _check_scope(
     for index, node in enumerate(nodes):
         place = context.place(node, index)
         texts = (node.name, node.op_type, node.domain, node.overload, *node.input, *node.output)
-        if not all(map(_is_text, texts)):
+        if not all(map(is_text, texts)):
             found.add("E102", "a name is not UTF-8", place)
             reads.append([])
             continue
@@ -225,9 +166,9 @@ def _check_scope(
                 message = f"{quoted(name)} is read here, but no node, input or initializer"
                 hint = "" if found.full else _nearest(name, scopes)
                 found.add("E104", f"{message} provides it", place, hint)
-        for graph in _check_attributes(node, place, context):
+        for graph in check_attributes(node, place, context):
             needed += _check_graph(graph, context, scopes)
-        _check_operator(node, place, context)
+        check_operator(node, place, context)
         captured.update(name for name in needed if name not in names)
         reads.append(needed)
     _check_cycle(nodes, reads, context)
@@ -316,8 +257,6 @@ def topological_order(nodes: Sequence[onnx.NodeProto], reads: Sequence[Sequence[
             readers[source].append(i)
     if all(source < i for i, sources in enumerate(waits) for source in sources):
         return list(range(len(nodes)))
-    import heapq
-
     left = [len(sources) for sources in waits]
     ready = [i for i, count in enumerate(left) if not count]
     order: list[int] = []
@@ -331,112 +270,9 @@ def topological_order(nodes: Sequence[onnx.NodeProto], reads: Sequence[Sequence[
     return order
 
 
-def _check_attributes(
-    node: onnx.NodeProto, place: str, context: Context
-) -> Iterator[onnx.GraphProto]:
-    """Check the attributes of `node`; yield the graphs in them."""
-    found = context.findings
-    names: set[str] = set()
-    for attribute in node.attribute:
-        name = quoted(attribute.name)
-        if not _is_text(attribute.name):
-            found.add("E102", f"the attribute name {name} is not UTF-8", place)
-            continue
-        if attribute.name in names:
-            found.add("E104", f"attribute {name} is given twice", place)
-        names.add(attribute.name)
-        if attribute.ref_attr_name:
-            if attribute.ref_attr_name not in (context.parameters or ()):
-                parameter = quoted(attribute.ref_attr_name)
-                found.add("E104", f"attribute {name} refers to {parameter}: none here", place)
-            continue
-        if attribute.type == _A.UNDEFINED:
-            found.add("E104", f"attribute {name} has no type", place)
-        payload = _PAYLOAD.get(attribute.type)
-        if payload is not None and not attribute.HasField(payload):
-            found.add("E104", f"attribute {name} has no value", place)
-        if attribute.type == _A.STRINGS and not all(_is_utf8(s) for s in attribute.strings):
-            found.add("E102", f"attribute {name} is not UTF-8", place)
-        if attribute.type in (_A.SPARSE_TENSORS, _A.TYPE_PROTOS):
-            found.add("E104", f"attribute {name} is of a kind that no operator takes", place)
-        for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
-            check_tensor(tensor, found, place)
-        if attribute.HasField("sparse_tensor"):
-            check_sparse(attribute.sparse_tensor, found, place)
-    yield from subgraphs(node)
-
-
-def _check_operator(node: onnx.NodeProto, place: str, context: Context) -> None:
-    """The node against its schema, or against the function it calls."""
-    found = context.findings
-    function = context.functions.get(function_id(node))
-    if function is not None:
-        if len(node.input) > len(function.input) or len(node.output) > len(function.output):
-            found.add("E104", "the call has more inputs or outputs than the function", place)
-        return
-    if not node.op_type:
-        found.add("E104", "the node has no operator", place)
-        return
-    version = context.opsets.get(node.domain)
-    if version is None:
-        what = quoted(node.domain or "ai.onnx")
-        found.add("E104", f"the model does not say which opset of {what} it uses", place)
-        return
-    schema = schema_of(node.op_type, node.domain, version)
-    if schema is None:
-        return
-    if schema.deprecated:
-        found.add("E104", f"{quoted(node.op_type)} was removed in opset {version}", place)
-        return
-    _check_arity(node, schema, place, found)
-    given = {a.name: a for a in node.attribute}
-    for name, attribute in schema.attributes.items():
-        if attribute.required and name not in given:
-            found.add("E104", f"the required attribute {quoted(name)} is missing", place)
-    for name, value in given.items():
-        known = schema.attributes.get(name)
-        if known is None:
-            found.add("E104", f"{quoted(node.op_type)} has no attribute {quoted(name)}", place)
-        elif value.type not in (known.type.value, _A.UNDEFINED):
-            has, wants = _A.AttributeType.Name(value.type), known.type.name
-            found.add("E104", f"attribute {quoted(name)} is {has}, not {wants}", place)
-
-
-def _check_arity(node: onnx.NodeProto, schema: Any, place: str, found: Findings) -> None:
-    for what, names, formals, least, most in (
-        ("inputs", list(node.input), schema.inputs, schema.min_input, schema.max_input),
-        ("outputs", list(node.output), schema.outputs, schema.min_output, schema.max_output),
-    ):
-        while names and not names[-1]:
-            names.pop()
-        if not least <= len(names) <= most:
-            wants = f"{least}" if least == most else f"{least} to {most}"
-            if most >= 2**31 - 1:
-                wants = f"at least {least}"
-            found.add("E104", f"the node has {len(names)} {what}, the operator {wants}", place)
-            continue
-        single = onnx.defs.OpSchema.FormalParameterOption.Single
-        for name, formal in zip(names, formals, strict=False):
-            if not name and formal.option == single and what == "inputs":
-                found.add("E104", f"the required input {quoted(formal.name)} is missing", place)
-
-
 def _nearest(name: str, scopes: Sequence[set[str]]) -> str:
     names = [n for scope in scopes for n in scope]
     if len(name) > 200 or len(names) > 5000:  # difflib is quadratic
         return ""
-    near = difflib.get_close_matches(name, [n for n in names if _is_text(n)], n=1, cutoff=0.8)
+    near = difflib.get_close_matches(name, [n for n in names if is_text(n)], n=1, cutoff=0.8)
     return f"is {quoted(near[0])} meant?" if near else ""
-
-
-def _is_text(name: object) -> bool:
-    # Protobuf hands out bytes where a string field does not hold UTF-8.
-    return isinstance(name, str)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -109,6 +109,20 @@ def test_unsorted_nodes_also_in_bodies(tmp_path: Path) -> None:
         seen |= set(item.outputs)
 
 
+def test_a_name_in_a_body_that_hides_one_outside_ties_nothing(tmp_path: Path) -> None:
+    """The body's own `late` is not the `late` that is made of the If's result."""
+    inside = [node("Relu", ["x"], ["late"], "inner"), node("Relu", ["late"], ["t"], "inner2")]
+    body = helper.make_graph(inside, "body", [], [info("t", FLOAT, None)])
+    model = chain(
+        node("Relu", ["late"], ["y"], "end"),
+        node("Relu", ["c"], ["late"], "outer"),
+        node("If", ["yes"], ["c"], "if", then_branch=body, else_branch=body),
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    source = frontends.load(write(tmp_path, model))
+    assert [n.name for n in source.model.graph] == ["if", "outer", "end"]
+
+
 def test_sparse_constants_become_dense(tmp_path: Path) -> None:
     values = numpy_helper.from_array(np.array([5, 7], np.float32), "s")
     for indices in (np.array([1, 5]), np.array([[0, 1], [1, 2]])):
@@ -319,6 +333,7 @@ def test_malformed(change: Callable[[onnx.GraphProto], object], what: str, tmp_p
         (node("LeakyRelu", ["x"], ["y"], "n", alpha=1), "attribute `alpha` is INT, not FLOAT"),
         (node("Concat", ["x", "x"], ["y"], "n"), "the required attribute `axis` is missing"),
         (node("Upsample", ["x", "w"], ["y"], "n"), "`Upsample` was removed in opset 17"),
+        (node("Cast", ["x"], ["y"], "n", to=2**31 - 1), "is 2147483647, not an element type"),
         (node("Clip", ["", "w"], ["y"], "n"), "the required input `input` is missing"),
         (node("Concat", ["x", "x"], ["y"], "n", axis=5), "axis"),
         (node("MatMul", ["x", "x"], ["y"], "n"), "ncompatible dimensions"),

@@ -97,9 +97,10 @@ def input_symbols(model: ir.Model) -> set[str]:
 def _name_rest(node: ir.Node, symbols: set[str]) -> bool:
     """Name the one unknown dimension a Reshape gives, where its input has one symbol too.
 
-    The elements stay as many: with equal products of the numbers, the two are the same.
+    The elements stay as many: with equal products of the numbers, the two are the same. A graph
+    output keeps the name that its author gave the dimension.
     """
-    if node.op_type != "Reshape" or node.domain:
+    if node.op_type != "Reshape" or node.domain or node.outputs[0].is_graph_output():
         return False
     before, after = dims(node.inputs[0]), dims(node.outputs[0])
     if before is None or after is None:

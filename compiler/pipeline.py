@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.diagnostics import InfcError, fail
+from infc.diagnostics import InfcError, did_you_mean, fail
 from infc.passes import PIPELINE, PassSpec, Phase, pass_names
 from infc.request import PassOptions
 
@@ -90,7 +90,8 @@ def node_count(model: ir.Model) -> int:
 def _check_names(options: PassOptions) -> None:
     for name in sorted(options.disabled | options.dump_after):
         if name not in pass_names():
-            raise fail("E302", f"there is no pass `{name}`", help="`infc passes` lists them")
+            hint = did_you_mean(name, pass_names())
+            raise fail("E302", f"there is no pass `{name}`", help=f"{hint}`infc passes` lists them")
 
 
 def _run_phase(

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from infc.diagnostics import fail
+from infc.diagnostics import did_you_mean, fail
 from infc.request import Precision
 from infc.signature import TensorSpec
 
@@ -199,10 +199,7 @@ def look_up(name: str) -> Target:
     known = profiles()
     if name in known:
         return known[name]
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(f'`{n}`' for n in near)}? " if near else ""
+    hint = did_you_mean(name, known)
     raise fail("E201", f"there is no target `{name}`", help=f"{hint}`infc targets` lists them all")
 
 

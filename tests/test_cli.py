@@ -338,6 +338,21 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (["-t", "open-vino"], "did you mean `openvino`"),
+        (["--disable-pass", "eliminate-identitiy"], "did you mean `eliminate-identity`"),
+    ],
+)
+def test_a_slip_is_answered_with_the_nearest_names(
+    words: list[str], near: str, model: Path, tmp_path: Path
+) -> None:
+    done = infc("compile", model, "-o", tmp_path, *words)
+    assert done.status == 2
+    assert near in done.err
+
+
 def test_without_a_verb_the_help_is_shown() -> None:
     done = infc()
     assert done.status == 2

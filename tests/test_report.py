@@ -169,12 +169,12 @@ def test_real_manifests_fit_the_schema(
 ) -> None:
     need_module(MODULES[back_end])
     model = write_model(tmp_path / "net.onnx")
-    words = ("--input", "image=1..4@2x3x8x8", "--samples", "1", "-q")
-    for extra in ((), ("--no-verify", "--loader", "none")):
-        done = infc("compile", model, "-o", tmp_path, "-t", back_end, *words, *extra)
-        assert done.status == 0, done.err
-        document = json.loads((Path(done.out.strip()) / "manifest.json").read_text())
-        assert list(Draft202012Validator(SCHEMA).iter_errors(document)) == []
+    bounds = ("--input", "image=1..4@2x3x8x8", "--samples", "1")
+    words = bounds if back_end == "onnxruntime" else ("--no-verify", "--loader", "none")
+    done = infc("compile", model, "-o", tmp_path, "-t", back_end, "-q", *words)
+    assert done.status == 0, done.err
+    document = json.loads((Path(done.out.strip()) / "manifest.json").read_text())
+    assert list(Draft202012Validator(SCHEMA).iter_errors(document)) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -96,3 +98,23 @@ def test_programs(
     assert printed[-1] == f"accuracy {right}/{len(labels)}"
     if name == "onnxruntime":
         programs.compiles_without_a_warning(EXAMPLE, bundle, built, tmp_path)
+
+
+@pytest.mark.xdist_group("examples")
+def test_run(need_tool: Callable[[str], str], tmp_path: Path) -> None:
+    """The script of the README: compile, build, run."""
+    for tool in ("cmake", "g++", "javac"):
+        need_tool(tool)
+    environment = {**os.environ, "INFC_VENV": str(Path(sys.prefix))}
+    done = subprocess.run(
+        [DIGITS / "run", "cpu", tmp_path / "out"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    cpp, java = done.stdout.partition("C++:\n")[2].split("Java:\n")
+    assert cpp == java
+    assert cpp.splitlines()[-1] == "accuracy 59/60"

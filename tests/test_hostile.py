@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -17,11 +18,12 @@ import onnx
 import pytest
 from command import SMALL, Done, infc, write_model
 from conftest import ROOT, missing
-from fuzzing import control_flow, small_cnn
+from fuzzing import control_flow, run_case, small_cnn
 from onnx import TensorProto, helper, numpy_helper
 
 from infc import frontends
 from infc.diagnostics import CODES, InfcError
+from infc.frontends import guarded
 
 node, info = helper.make_node, helper.make_tensor_value_info
 
@@ -247,6 +249,59 @@ def test_every_unsupported_operator_is_listed(tmp_path: Path) -> None:
         assert "model.onnx:main/first (Magic-1)" in done.err
         assert "model.onnx:main/second (Trick-1)" in done.err
         assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def constant(name: str, value: object, dtype: type = np.int64) -> TensorProto:
+    return numpy_helper.from_array(np.array(value, dtype), name)
+
+
+ONE = constant("k", [1], np.float32)
+DOUBLINGS = [node("Concat", [f"d{i - 1}" if i else "k"] * 2, [f"d{i}"], axis=0) for i in range(60)]
+BOMBS: dict[str, tuple[list[onnx.NodeProto], list[TensorProto]]] = {
+    "ConstantOfShape": (
+        [node("ConstantOfShape", ["s"], ["t"])], [constant("s", [10**5, 10**5])]
+    ),
+    "Expand": ([node("Expand", ["k", "s"], ["t"])], [ONE, constant("s", [2**20, 2**20])]),
+    "Tile": ([node("Tile", ["k", "s"], ["t"])], [ONE, constant("s", [2**62])]),
+    "Pad": ([node("Pad", ["k", "s"], ["t"])], [ONE, constant("s", [2**40, 2**40])]),
+    "Range": (
+        [node("Range", ["a", "b", "d"], ["l"]), node("Cast", ["l"], ["t"], to=TensorProto.FLOAT)],
+        [constant("a", 0), constant("b", 2**33), constant("d", 1)],
+    ),
+    "OneHot": (
+        [node("OneHot", ["i", "n", "v"], ["t"])],
+        [constant("i", [1]), constant("n", 2**40), constant("v", [0, 1], np.float32)],
+    ),
+    "Einsum": (
+        [node("Einsum", ["e", "e", "e"], ["t"], equation="a,b,c->abc")],
+        [constant("e", np.ones(3000), np.float32)],
+    ),
+    "Resize": (
+        [node("Resize", ["r", "", "f"], ["t"])],
+        [constant("r", np.ones((1, 1, 4, 4)), np.float32),
+         constant("f", [1, 1, 1e9, 1e9], np.float32)],
+    ),
+    "Concat of itself, 60 times": ([*DOUBLINGS, node("Identity", ["d59"], ["t"])], [ONE]),
+}  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("what", BOMBS)
+def test_small_file_that_would_unfold_into_terabytes(what: str, tmp_path: Path) -> None:
+    nodes, constants = BOMBS[what]
+    nodes = [
+        *nodes,
+        node("ReduceSum", ["t"], ["sum"], keepdims=0),
+        node("Add", ["x", "sum"], ["y"]),
+    ]
+    values = [info(name, TensorProto.FLOAT, [2, 3]) for name in ("x", "y")]
+    body = helper.make_graph(nodes, "main", values[:1], values[1:], constants)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = raw(model.SerializeToString())(tmp_path)
+    outcome, detail = json.loads(
+        guarded.call(lambda: json.dumps(run_case(path)).encode(), 60, 4 << 30)
+    )
+    assert outcome in ("ok", "E104"), detail
 
 
 # ---------------------------------------------------------------- the command line

@@ -105,6 +105,9 @@ def _report(text: str, graph: onnx.GraphProto, context: Context) -> None:
     """ONNX's own findings, each at its node."""
     if not text:
         return
+    if "bad_alloc" in text:
+        context.findings.add("E104", "ONNX shape inference runs out of memory on this graph")
+        return
     places = {
         (str(node.op_type), str(node.name)): context.place(node, i)
         for i, node in reversed(list(enumerate(graph.node)))

@@ -114,11 +114,14 @@ def drop_default_inputs(
         del graph.initializer[i]
     if not dropped or not overridable:
         return []
+    what, plural = "1 input with a default value is", "a constant"
+    if len(dropped) > 1:
+        what, plural = f"{len(dropped)} inputs with a default value are", "constants"
     shown = ", ".join(map(quoted, dropped[:3])) + (", ..." if len(dropped) > 3 else "")
     return [
         Diagnostic(
             "E109",
-            f"{len(dropped)} inputs with a default value are treated as constants: {shown}",
+            f"{what} treated as {plural}: {shown}",
             where=findings.file,
             help="`--input NAME=SHAPE` keeps one of them as an input",
             severity=Severity.NOTE,

@@ -98,7 +98,7 @@ def open(job: RunJob) -> Runner:
         module = torch.jit.load(str(job.entry), map_location="cpu").eval()
 
     def run(feeds: Tensors) -> dict[str, Any]:
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode():
             results = module(*(_tensor(feeds[name]) for name in job.inputs))
         return {n: _array(t) for n, t in zip(job.outputs, results, strict=True)}
 
@@ -107,11 +107,16 @@ def open(job: RunJob) -> Runner:
 
 def _emit(path: Path) -> tuple[Program, list[Unsupported]]:
     import onnx_ir as ir
+
+    return program_of(ir.load(path))
+
+
+def program_of(model: ir.Model) -> tuple[Program, list[Unsupported]]:
+    """Infer the types of `model`, in place; return its program and the nodes without a lowering."""
     from onnx_ir.passes.common import ShapeInferencePass
 
     from infc.targets.torchscript_lowering.emission import emit
 
-    model = ir.load(path)
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
     return emit(model)
 
@@ -187,9 +192,9 @@ def _array(tensor: Any) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Torch 2.13 warns at each use of torch.jit that it is deprecated, which is no news here."""
+    """Say nothing of TorchScript's deprecation: torch 2.13 does at each use, to no purpose here."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        warnings.filterwarnings("ignore", "(`torch.jit|Lite Interpreter)", DeprecationWarning)
         yield
 
 

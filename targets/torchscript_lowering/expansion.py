@@ -112,7 +112,7 @@ def _body(schema: Any, node: ir.Node, model: ir.Model) -> onnx.FunctionProto | N
     proto = onnx.FunctionProto.FromString(data)
     del proto.output[len(node.outputs) :]
     _fill_absent_outputs(proto)
-    return proto if _still_valid(proto, opset) else None
+    return proto if _still_valid(proto, opset) and _can_be_lowered(proto, opset) else None
 
 
 def _fill_absent_outputs(proto: onnx.FunctionProto) -> None:
@@ -140,13 +140,22 @@ def _still_valid(proto: onnx.FunctionProto, opset: int) -> bool:
     return all(
         onnx.defs.get_schema(n.op_type, written, "").since_version
         == onnx.defs.get_schema(n.op_type, opset, "").since_version
-        or (n.op_type, n.domain) in _UNCHANGED
         for n in proto.node
         if n.domain == ""
     )
 
 
-_UNCHANGED: frozenset[tuple[str, str]] = frozenset()
+def _can_be_lowered(proto: onnx.FunctionProto, opset: int) -> bool:
+    """Whether expanding helps: else the user's own node is the one to report."""
+    import onnx
+
+    for node in proto.node:
+        if (node.domain, node.op_type) in table():
+            continue
+        schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+        if not (schema.has_function or schema.has_context_dependent_function):
+            return False
+    return True
 
 
 def _type(value: ir.Value | None) -> bytes:

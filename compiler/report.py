@@ -61,6 +61,7 @@ def render(manifest: Mapping[str, Any], timings: Mapping[str, Any] | None = None
         m=manifest,
         tiles=_tiles(manifest),
         comparisons=_comparisons(manifest["verification"]),
+        noise={k: format_error(v) for k, v in manifest["verification"].get("noise", {}).items()},
         passes=[row for row in passes if row["changes"]],
         idle=[row for row in passes if not row["changes"]],
         timed=timings is not None,

@@ -119,7 +119,15 @@ def _verdict(proof: Mapping[str, Any]) -> str:
     if proof.get("verdict") != "passed":
         return "skipped: nothing proves that it answers as the source model does"
     sets = count(proof["sets"], "input set")
-    return f"passed on {sets} ({proof['inputs']})\n{errors_table(proof['artifact']['outputs'])}"
+    lines = [
+        f"passed on {sets} ({proof['inputs']})",
+        errors_table(proof["artifact"]["outputs"]),
+        *(
+            f"{name} is ill-conditioned: held to a relative error of {format_error(bound)}"
+            for name, bound in proof.get("noise", {}).items()
+        ),
+    ]
+    return "\n".join(lines)
 
 
 def errors_table(outputs: Sequence[Mapping[str, Any]]) -> str:

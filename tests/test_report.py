@@ -131,6 +131,17 @@ def test_without_verification_it_says_so(manifest: dict[str, Any]) -> None:
     assert "worst error" not in text
 
 
+def test_an_ill_conditioned_output_is_named(built: Path, tmp_path: Path) -> None:
+    changed = json.loads((built / "manifest.json").read_text())
+    changed["verification"]["noise"] = {"scores": 0.0123}
+    assert "held to a relative error of 0.012" in Page(report.render(changed)).text
+    changed["files"] = {f: changed["files"][f] for f in changed["artifact"]["files"]}
+    (tmp_path / "model").symlink_to(built / "model")
+    (tmp_path / "manifest.json").write_text(json.dumps(changed))
+    text = infc("inspect", tmp_path).out
+    assert "scores is ill-conditioned: held to a relative error of 0.012" in text
+
+
 def test_histogram() -> None:
     source = {"Conv": 4, "Relu": 2, "com.example.AVeryLongNameIndeedForAnOperator": 1}
     rows = report.histogram({"source": source, "optimized": {"Conv": 4, "Add": 1}})

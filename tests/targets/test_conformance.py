@@ -7,7 +7,6 @@ row is removed, and one that forgets it fails too.
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +179,3 @@ def test_the_module_is_what_the_protocol_says(name: str) -> None:
     assert Precision.FP32 in end.PRECISIONS
     for attribute in ("legalize", "check", "build", "open"):
         assert callable(getattr(end, attribute))
-
-
-@pytest.mark.parametrize("back_end_name", BACK_ENDS)
-def test_an_sdk_that_is_absent_is_no_import_error(back_end_name: str) -> None:
-    """The module itself imports without its SDK: `infc targets` lists what is not installed."""
-    assert find_spec(f"infc.targets.{back_end_name}") is not None

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ class Reference:
 class Source:
     """A model as it came in.
 
-    `inputs` are the source's inputs after `--input` was applied; `sha256` is that of the file,
-    followed, where there is external data, by those of its files.
+    `inputs` are the source's inputs after `--input` was applied; `digest` computes `sha256` when
+    it is first asked for.
     """
 
     path: Path
@@ -44,9 +44,18 @@ class Source:
     model: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    sha256: str
+    digest: Callable[[], str]
     reference: Reference
     notes: tuple[Diagnostic, ...] = ()
+
+    @property
+    def sha256(self) -> str:
+        """That of the file or, with external data, of all of it, which takes seconds a gigabyte.
+
+        Raises:
+            InfcError: E103 where a file of external data is no longer what was checked.
+        """
+        return self.digest()
 
 
 def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
         model=model,
         inputs=tuple(spec_of(v, bounds) for v in model.graph.inputs),
         outputs=tuple(spec_of(v, bounds) for v in model.graph.outputs),
-        sha256=onnx_external.sha256_with(digest, pieces),
+        digest=cache(lambda: onnx_external.sha256_with(digest, pieces)),
         reference=Reference("infc.targets.onnxruntime", path, {"graph-optimization": "off"}),
         notes=tuple(notes),
     )

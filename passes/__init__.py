@@ -153,6 +153,21 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "eliminate-common-subexpressions",
         "nor those followed by different scales and shifts",
     ),
+    (
+        "fuse-normalization",
+        "push-transpose",
+        "a layer normalisation is recognised over the last dimensions, before they are moved",
+    ),
+    (
+        "fuse-softmax",
+        "push-transpose",
+        "its spelled-out reductions are still next to each other",
+    ),
+    (
+        "simplify-reshape",
+        "push-transpose",
+        "a transpose joins a reshape only where no other reshape would take it first",
+    ),
 )
 """(earlier, later, why): checked against PIPELINE by a test."""
 

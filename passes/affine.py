@@ -16,8 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from infc.passes.linear_weights import (
+    base_name,
+    bias_of,
+    own_weights,
+    rebuild,
+    tensor_dims,
+)
 from infc.passes.rewriting import (
-    SMALL_BYTES,
     Array,
     Edit,
     attribute,
@@ -70,23 +76,29 @@ def absorb_into(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
 
 
 def absorb_after(x: ir.Value, y: ir.Value, affine: Affine, edit: Edit) -> bool:
-    """Fold y = affine(x) into the Conv, Gemm or MatMul that is the only reader of y."""
-    node = sole_consumer(y)
-    if node is None or node.domain or node.inputs[0] is not y:
+    """Fold y = affine(x) into every reader of y: each a Conv, Gemm or MatMul that can take it."""
+    home, readers = y.producer(), y.consumers()
+    if home is None or not readers or y.is_graph_output() or len(y.uses()) != len(readers):
         return False
-    fold = {"Conv": _conv_after, "Gemm": _gemm_after, "MatMul": _matmul_after}.get(node.op_type)
-    return fold is not None and fold(node, x, affine, edit)
+    for node in readers:
+        fold = None if node.domain else _AFTER.get(node.op_type)
+        if fold is None or node.graph is not home.graph or node.inputs[0] is not y:
+            return False
+        if not fold(node, x, affine, None):
+            return False
+    folded = [_AFTER[node.op_type](node, x, affine, edit) for node in readers]
+    return any(folded)
 
 
 def _conv_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+    w = own_weights(node)
     if w is None or len(w.shape) < 3:
         return False
-    shape = _shape(w)
+    shape = tensor_dims(w)
     group = int(attribute(node, "group", 1))
     out = shape[0] if node.op_type == "Conv" else shape[1] * group
     parts = affine.over(out, 1)
-    bias = _bias(given(node, 2), out)
+    bias = bias_of(given(node, 2), out)
     if parts is None or bias is None:
         return False
     scale, shift = parts
@@ -97,15 +109,15 @@ def _conv_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool
             return False
         rows = np.repeat(scale.reshape(group, shape[1]), shape[0] // group, axis=0)
         factor = rows.reshape(*rows.shape, *spread[2:])
-    return _rebuild(node, y, node.inputs[0], factor, bias * scale + shift, edit)
+    return rebuild(node, y, node.inputs[0], factor, bias * scale + shift, edit)
 
 
 def _gemm_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+    w = own_weights(node)
     if w is None or len(w.shape) != 2:
         return False
     columns = 0 if attribute(node, "transB", 0) else 1
-    parts = affine.over(_shape(w)[columns], 1)
+    parts = affine.over(tensor_dims(w)[columns], 1)
     c = given(node, 2)
     bias = np.zeros(()) if c is None else const_array(c)
     if parts is None or bias is None:
@@ -113,21 +125,21 @@ def _gemm_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool
     scale, shift = parts
     total = bias.astype(np.float64) * float(attribute(node, "beta", 1.0)) * scale + shift
     factor = scale[:, None] if columns == 0 else scale
-    return _rebuild(node, y, node.inputs[0], factor, total, edit)
+    return rebuild(node, y, node.inputs[0], factor, total, edit)
 
 
 def _matmul_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+    w = own_weights(node)
     out = rank(node.outputs[0]) or rank(y)
     if w is None or len(w.shape) != 2 or out is None or out < 2:
         return False
-    parts = affine.over(_shape(w)[1], out - 1)
+    parts = affine.over(tensor_dims(w)[1], out - 1)
     if parts is None:
         return False
     scale, shift = parts
     if shift.any() and (out != 2 or rank(node.inputs[0]) != 2):
         return False
-    return _rebuild(node, y, node.inputs[0], scale, shift, edit)
+    return rebuild(node, y, node.inputs[0], scale, shift, edit)
 
 
 def _batchnorm_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) -> bool:
@@ -136,19 +148,19 @@ def _batchnorm_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) ->
         return False
     if len(node.outputs) != 1 or attribute(node, "spatial", 1) != 1 or len(gamma.shape) != 1:
         return False
-    parts = affine.over(_shape(gamma)[0], 1)
+    parts = affine.over(tensor_dims(gamma)[0], 1)
     if parts is None:
         return False
     scale, shift = parts
-    new_gamma = recomputed(gamma, _shape(gamma), lambda g: g * scale)
-    new_beta = recomputed(beta, _shape(beta), lambda b: b * scale + shift)
+    new_gamma = recomputed(gamma, tensor_dims(gamma), lambda g: g * scale)
+    new_beta = recomputed(beta, tensor_dims(beta), lambda b: b * scale + shift)
     if new_gamma is None or new_beta is None:
         return False
     x, gamma_value, beta_value, mean, var = node.inputs
     inputs = [
         x,
-        edit.constant(new_gamma, f"{_name(gamma_value)}_folded", node),
-        edit.constant(new_beta, f"{_name(beta_value)}_folded", node),
+        edit.constant(new_gamma, f"{base_name(gamma_value)}_folded", node),
+        edit.constant(new_beta, f"{base_name(beta_value)}_folded", node),
         mean,
         var,
     ]
@@ -156,14 +168,14 @@ def _batchnorm_before(node: ir.Node, y: ir.Value, affine: Affine, edit: Edit) ->
     return True
 
 
-def _conv_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+def _conv_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit | None) -> bool:
+    w = own_weights(node)
     if w is None or len(w.shape) < 3:
         return False
-    shape = _shape(w)
+    shape = tensor_dims(w)
     group = int(attribute(node, "group", 1))
     parts = affine.over(shape[1] * group, 1)
-    bias = _bias(given(node, 2), shape[0])
+    bias = bias_of(given(node, 2), shape[0])
     if parts is None or bias is None or shape[0] % group:
         return False
     scale, shift = parts
@@ -180,15 +192,15 @@ def _conv_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
     if shift.any():
         shifted = elements(w).astype(np.float64) * per_weight(shift)
         bias = bias + shifted.reshape(shape[0], -1).sum(axis=1)
-    return _rebuild(node, node.outputs[0], x, per_weight(scale), bias, edit)
+    return rebuild(node, node.outputs[0], x, per_weight(scale), bias, edit)
 
 
-def _gemm_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+def _gemm_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit | None) -> bool:
+    w = own_weights(node)
     if w is None or len(w.shape) != 2 or attribute(node, "transA", 0):
         return False
     rows = 1 if attribute(node, "transB", 0) else 0
-    parts = affine.over(_shape(w)[rows], 1)
+    parts = affine.over(tensor_dims(w)[rows], 1)
     c = given(node, 2)
     bias = np.zeros(()) if c is None else const_array(c)
     if parts is None or bias is None:
@@ -199,83 +211,22 @@ def _gemm_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
     if shift.any():
         product = shift @ (elements(w).T if rows == 1 else elements(w)).astype(np.float64)
         total = total + product * float(attribute(node, "alpha", 1.0))
-    return _rebuild(node, node.outputs[0], x, factor, total, edit)
+    return rebuild(node, node.outputs[0], x, factor, total, edit)
 
 
-def _matmul_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit) -> bool:
-    w = _own_weights(node)
+def _matmul_after(node: ir.Node, x: ir.Value, affine: Affine, edit: Edit | None) -> bool:
+    w = own_weights(node)
     into = rank(x)
     if w is None or len(w.shape) != 2 or into is None or into < 2:
         return False
-    parts = affine.over(_shape(w)[0], into - 1)
+    parts = affine.over(tensor_dims(w)[0], into - 1)
     if parts is None:
         return False
     scale, shift = parts
     if shift.any() and into != 2:
         return False
     bias = shift @ elements(w).astype(np.float64) if shift.any() else np.zeros(())
-    return _rebuild(node, node.outputs[0], x, scale[:, None], bias, edit)
-
-
-def _rebuild(
-    node: ir.Node, y: ir.Value, x: ir.Value | None, factor: Array, bias: Array, edit: Edit
-) -> bool:
-    """Give `y` by `node` with its weights times `factor` and this bias, reading `x`."""
-    w = weights(given(node, 1))
-    if w is None or not np.isfinite(factor).all() or not np.isfinite(bias).all():
-        return False
-    narrow = np.asarray(factor, np.float64)
-    scaled = w if (narrow == 1).all() else recomputed(w, _shape(w), lambda a: _scaled(a, narrow))
-    zero = ir.tensor(np.ascontiguousarray(bias, np.float64).astype(w.dtype.numpy()), dtype=w.dtype)
-    if scaled is None or not np.isfinite(zero.numpy().astype(np.float64)).all():
-        return False
-    old_w, old_b = node.inputs[1], given(node, 2)
-    new_w = old_w if scaled is w else edit.constant(scaled, f"{_name(old_w)}_folded", node)
-    inputs = [x, new_w]
-    if bias.any() or old_b is not None:
-        hint = f"{_name(old_b)}_folded" if old_b is not None else f"{_name(y)}_bias"
-        inputs.append(edit.constant(zero, hint, node))
-    op_type, attributes = node.op_type, kept(node)
-    if op_type == "Gemm":
-        attributes = kept(node, "beta")
-    elif op_type == "MatMul" and len(inputs) == 3:
-        op_type = "Gemm"
-    edit.replace(y, op_type, inputs, attributes)
-    return True
-
-
-def _scaled(a: Array, factor: Array) -> Array:
-    """`a * factor` in float64, rounded to the type of `a` on the way: no float64 copy is made."""
-    out: Array = np.empty(np.broadcast_shapes(a.shape, factor.shape), a.dtype)
-    return np.multiply(a, factor, out=out, dtype=np.float64, casting="unsafe")
-
-
-def _own_weights(node: ir.Node) -> ir.TensorProtocol | None:
-    """The weights, unless they are large and other nodes need them as they are."""
-    value = given(node, 1)
-    w = weights(value)
-    if w is None or value is None or (len(value.uses()) > 1 and w.nbytes > SMALL_BYTES):
-        return None
-    return w
-
-
-def _bias(value: ir.Value | None, channels: int) -> Array | None:
-    """The bias, float64, (channels,), zeros where there is none; None where it is not constant."""
-    if value is None:
-        return np.zeros(channels)
-    array = const_array(value)
-    if array is None or array.shape != (channels,):
-        return None
-    return array.astype(np.float64)
-
-
-def _shape(tensor: ir.TensorProtocol) -> tuple[int, ...]:
-    return tuple(int(n) for n in tensor.shape.numpy())
-
-
-def _name(value: ir.Value | None) -> str:
-    name = (value.name if value is not None else None) or "weight"
-    return name.removesuffix("_folded")
+    return rebuild(node, node.outputs[0], x, scale[:, None], bias, edit)
 
 
 _BEFORE: dict[str, Callable[[ir.Node, ir.Value, Affine, Edit], bool]] = {
@@ -284,4 +235,10 @@ _BEFORE: dict[str, Callable[[ir.Node, ir.Value, Affine, Edit], bool]] = {
     "Gemm": _gemm_before,
     "MatMul": _matmul_before,
     "BatchNormalization": _batchnorm_before,
+}
+
+_AFTER: dict[str, Callable[[ir.Node, ir.Value, Affine, Edit | None], bool]] = {
+    "Conv": _conv_after,
+    "Gemm": _gemm_after,
+    "MatMul": _matmul_after,
 }

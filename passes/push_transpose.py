@@ -28,7 +28,8 @@ from infc.passes.rewriting import (
     sole_consumer,
 )
 from infc.passes.simplify_reshape import RENAMING
-from infc.passes.transposition import REMAPPED, Perm, Plan, perm_of, plan
+from infc.passes.transposed_region import grow, is_identity, perm_after, saving
+from infc.passes.transposition import Perm, Plan, perm_of, plan
 
 MAX_DEPTH = 12
 """Readers looked at, one after the other, for a place where a pushed transpose pays."""
@@ -47,22 +48,18 @@ def _transpose(node: ir.Node, edit: Edit) -> bool:
     x, y = node.inputs[0], node.outputs[0]
     if perm is None or x is None:
         return False
-    if _is_identity(perm):
+    if is_identity(perm):
         return edit.forward(y, x)
     inner = producer(x, "Transpose")
     first = perm_of(inner) if inner is not None else None
     if inner is not None and first is not None and len(first) == len(perm):
         both = tuple(first[i] for i in perm)
         source = inner.inputs[0]
-        if source is not None and _is_identity(both):
+        if source is not None and is_identity(both):
             return edit.forward(y, source)
         edit.replace(y, "Transpose", [source], {"perm": both})
         return True
-    return _to_reshape(node, x, perm, edit) or _push(node, y, perm, edit)
-
-
-def _is_identity(perm: Perm) -> bool:
-    return perm == tuple(range(len(perm)))
+    return _to_reshape(node, x, perm, edit) or _push(y, perm, edit) or _remap_region(y, perm, edit)
 
 
 def _to_reshape(node: ir.Node, x: ir.Value, perm: Perm, edit: Edit) -> bool:
@@ -149,7 +146,7 @@ def split_groups(joined: Sequence[Dim], split: Sequence[Dim]) -> list[list[int]]
     return groups
 
 
-def _push(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> bool:
+def _push(y: ir.Value, perm: Perm, edit: Edit) -> bool:
     """Push past the only reader, where that pays, or past all where nothing of it is left."""
     reader = _reader(y)
     if reader is None:
@@ -158,13 +155,20 @@ def _push(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> bool:
     if found is None or not _owned(reader):
         return False
     out = reader.outputs[0]
-    saves = found.transposes > 1 or _is_identity(found.perm) or _pays(out, found.perm, edit, 0)
+    saves = found.transposes > 1 or is_identity(found.perm) or _pays(out, found.perm, edit, 0)
     if not saves:
         return False
+    _carry_out(reader, found, edit)
+    return True
+
+
+def _carry_out(reader: ir.Node, found: Plan, edit: Edit) -> None:
+    """Let `reader` read what was transposed, and transpose what it gives."""
+    out = reader.outputs[0]
     inputs = [value(edit) if callable(value) else value for value in found.inputs]
-    if _is_identity(found.perm):
+    if is_identity(found.perm):
         edit.replace(out, reader.op_type, inputs, found.attributes)
-        return True
+        return
     before = edit.emit(
         reader.op_type,
         inputs,
@@ -174,7 +178,23 @@ def _push(node: ir.Node, y: ir.Value, perm: Perm, edit: Edit) -> bool:
         shape=_shape(out, found),
     )
     edit.replace(out, "Transpose", [before], {"perm": found.perm})
-    return True
+
+
+def _remap_region(y: ir.Value, perm: Perm, edit: Edit) -> bool:
+    """Remap all that lies between transposes, where that leaves fewer of them."""
+    values, nodes = grow(y, perm, edit)
+    if not nodes or saving(values, nodes) <= 0:
+        return False
+    modified = False
+    for node in nodes:
+        operand = next((v for v in node.inputs if producer(v, "Transpose") is not None), None)
+        source = producer(operand, "Transpose")
+        order = perm_of(source) if source is not None else None
+        found = plan(node, operand, order, edit) if operand is not None and order else None
+        if found is not None:
+            _carry_out(node, found, edit)
+            modified = True
+    return modified
 
 
 def _reader(value: ir.Value) -> ir.Node | None:
@@ -193,12 +213,11 @@ def _dissolve(y: ir.Value, perm: Perm, edit: Edit) -> bool:
     if home is None or not readers or y.is_graph_output():
         return False
     plans = [plan(reader, y, perm, edit) for reader in readers if reader.graph is home.graph]
-    found = [p for p in plans if p is not None and p.transposes == 1 and _is_identity(p.perm)]
+    found = [p for p in plans if p is not None and p.transposes == 1 and is_identity(p.perm)]
     if len(found) != len(readers):
         return False
     for reader, p in zip(readers, found, strict=True):
-        inputs = [value(edit) if callable(value) else value for value in p.inputs]
-        edit.replace(reader.outputs[0], reader.op_type, inputs, p.attributes)
+        _carry_out(reader, p, edit)
     return True
 
 
@@ -221,30 +240,10 @@ def _pays(value: ir.Value, perm: Perm, edit: Edit, depth: int) -> bool:
             return True
     if depth >= MAX_DEPTH or len(readers) != 1 or value.is_graph_output():
         return False
-    after = _after(readers[0], value, perm, edit)
+    after = perm_after(readers[0], {value: perm}, edit)
     if after is None or len(readers[0].outputs) != 1:
         return False
-    return _is_identity(after) or _pays(readers[0].outputs[0], after, edit, depth + 1)
-
-
-def _after(reader: ir.Node, value: ir.Value, perm: Perm, edit: Edit) -> Perm | None:
-    """The permutation past `reader`, if `value` were transposed by `perm`."""
-    if reader.op_type not in REMAPPED or reader.domain:
-        return None
-    stand_in = ir.Node("", "Transpose", [value], [ir.AttrInt64s("perm", list(perm))])
-    shadow = ir.Node(
-        reader.domain,
-        reader.op_type,
-        [stand_in.outputs[0] if v is value else v for v in reader.inputs],
-        list(reader.attributes.values()),
-    )
-    found = plan(shadow, stand_in.outputs[0], perm, edit)
-    for ghost in (shadow, stand_in):
-        for i in range(len(ghost.inputs)):
-            ghost.replace_input_with(i, None)
-    if found is None:
-        return None
-    return found.perm
+    return is_identity(after) or _pays(readers[0].outputs[0], after, edit, depth + 1)
 
 
 def _shape(out: ir.Value, found: Plan) -> list[Dim] | None:

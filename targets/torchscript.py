@@ -41,6 +41,7 @@ DISTRIBUTIONS = ("torch",)
 MODULES = ("torch",)
 OPTIONS = {
     "freeze": "on | off: fold the weights into the graph and optimise it (on)",
+    "optimize-for-inference": "on | off: convert weights to oneDNN's layouts at loading (off)",
     "mobile": "on | off: add the bytecode that the lite interpreter runs, model.ptl (off)",
 }
 PRECISIONS = (Precision.FP32,)
@@ -96,6 +97,9 @@ def open(job: RunJob) -> Runner:
         torch.set_num_threads(job.threads)
     with _quiet():
         module = torch.jit.load(str(job.entry), map_location="cpu").eval()
+        if _on(job.target, "optimize-for-inference", default=False):
+            # Not in the file: torch cannot write the constants it makes.
+            module = torch.jit.optimize_for_inference(module)
 
     def run(feeds: Tensors) -> dict[str, Any]:
         with torch.inference_mode():
@@ -129,15 +133,13 @@ def compile_program(program: Program, *, freeze: bool) -> Any:
     """
     import torch
 
-    class Model(torch.nn.Module):
-        """Gives the module its name in the archive."""
-
-    Model.__module__, Model.__qualname__ = "infc", "Model"
+    # The class gives the module its name in the archive.
+    named = type("Model", (torch.nn.Module,), {"__module__": "infc"})
     try:
         with _quiet():
             unit = torch.jit.CompilationUnit()
             unit.define(program.functions, {"torch": torch}.get)
-            module = _script(Model, program, unit)
+            module = _script(named, program, unit)
             return torch.jit.freeze(module.eval()) if freeze else module.eval()
     except (RuntimeError, ValueError) as error:
         raise BackEndError(str(error)) from error

@@ -119,8 +119,8 @@ class Op:
 
     def has(self, index: int) -> bool:
         """Whether the optional input `index` is given."""
-        inputs = self.node.inputs
-        return index < len(inputs) and inputs[index] is not None and inputs[index].name != ""
+        value = self.node.inputs[index] if index < len(self.node.inputs) else None
+        return value is not None and value.name != ""
 
     def x(self, index: int) -> str:
         """The source of input `index`."""

@@ -33,7 +33,7 @@ def erased(items: list[Tensor], position: int) -> list[Tensor]:
 
 def split_in(x: Tensor, part: int, axis: int, keep: bool) -> list[Tensor]:
     """SplitToSequence-24 into parts of one size, the last one smaller."""
-    parts = torch.split(x, part, axis)
+    parts: list[Tensor] = torch.split(x, part, axis)
     if keep:
         return parts
     return [torch.squeeze(t, axis) for t in parts]

@@ -164,5 +164,5 @@ def _type(value: ir.Value | None) -> bytes:
     import onnx_ir as ir
 
     if value is None:
-        return onnx.TypeProto().SerializeToString()
-    return ir.to_proto(value).type.SerializeToString()
+        return bytes(onnx.TypeProto().SerializeToString())
+    return bytes(ir.to_proto(value).type.SerializeToString())

@@ -47,7 +47,8 @@ def split_evenly(x: Tensor, count: int, axis: int) -> list[Tensor]:
     size = x.shape[axis]
     part = (size + count - 1) // count
     sizes = [max(min(part, size - i * part), 0) for i in range(count)]
-    return torch.split_with_sizes(x, sizes, axis)
+    parts: list[Tensor] = torch.split_with_sizes(x, sizes, axis)
+    return parts
 
 
 def axis_pads(pads: list[int], axes: list[int] | None, rank: int) -> list[int]:

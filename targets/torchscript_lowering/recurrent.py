@@ -82,7 +82,9 @@ def _layer(op: Op) -> Layer:
     for name in names:
         if name not in PARAMETERS:
             op.refuse(f"activation `{name}`")
-    return Layer(op, kind, hidden, directions, direction == "reverse", x, *states, names)
+    return Layer(
+        op, kind, hidden, directions, direction == "reverse", x, states[0], states[1], names
+    )
 
 
 def _is_native(layer: Layer) -> bool:

@@ -179,6 +179,19 @@ def test_a_frozen_module_has_its_weights_in_the_graph(tmp_path: Path) -> None:
     assert np.array_equal(torchscript.open(job)({"x": x})["y"], 2 * x + 1)
 
 
+def test_optimizing_for_inference_changes_no_answer(tmp_path: Path) -> None:
+    model = (
+        HEAD
+        + """main (float[n, 1, h, w] x) => (float[n, 1, p, q] y)
+        <float[1, 1, 1, 1] w = {2.0}, float[1] b = {1.0}> { c = Conv(x, w, b) y = Relu(c) }"""
+    )
+    _, job = build(model, tmp_path, **{"optimize-for-inference": "on"})
+    run = torchscript.open(job)
+    for shape in ((1, 1, 2, 2), (3, 1, 4, 5)):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        np.testing.assert_allclose(run({"x": x})["y"], np.maximum(2 * x + 1, 0), rtol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:Lite Interpreter:DeprecationWarning")
 def test_the_lite_interpreter_answers_alike(tmp_path: Path) -> None:
     from torch.jit.mobile import _load_for_lite_interpreter

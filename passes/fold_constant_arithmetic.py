@@ -10,7 +10,8 @@
 with Sub, Div and Neg as the Add and Mul they are, for Conv, ConvTranspose, Gemm and MatMul. The
 constant has one element, or one per channel of the operator: anything else is a broadcast or
 another function. A shift before a convolution folds only where that pads nothing. Merging is for
-floating point: integer division does not associate.
+floating point: integer division does not associate. A number so large that adding it rounds to
+whole steps stays where it is: that is how some exporters write a rounding.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def _affine(node: ir.Node) -> tuple[ir.Value, Affine] | None:
     array = const_array(c)
     if array is None or dtype_of(c) not in FLOATS or not np.isfinite(array).all():
         return None
+    if node.op_type in ("Add", "Sub") and _rounds(array):
+        return None
     placed = _placed(array, x)
     if placed is None:
         return None
@@ -86,6 +89,12 @@ def _affine(node: ir.Node) -> tuple[ir.Value, Affine] | None:
     if c is node.inputs[1] and values.all():
         return x, Affine(1 / values, none, axis)
     return None
+
+
+def _rounds(array: Array) -> bool:
+    """Whether adding `array` may be meant to round: x + 1.5 * 2**23 - 1.5 * 2**23."""
+    bits = {2: 9, 4: 20}.get(array.dtype.itemsize, 49)
+    return bool((np.abs(array.astype(np.float64)) >= 2.0**bits).any())
 
 
 def _placed(array: Array, x: ir.Value) -> tuple[Array, int | None] | None:
@@ -193,6 +202,8 @@ def _merge(node: ir.Node, x: ir.Value, edit: Edit) -> bool:
     if any(n.op_type in ("Sub", "Div") and n.inputs[0] is c for n, c in ((inner, a), (node, b))):
         return False
     if _KIND[node.op_type] == "Add":
+        if _rounds(left.astype(dtype)):
+            return False
         left, right = (
             (-left if inner.op_type == "Sub" else left),
             (-right if node.op_type == "Sub" else right),

@@ -6,13 +6,14 @@
     x HardSigmoid(x, 1/6, 1/2)                             ->  HardSwish(x)             opset 14
     x tanh(softplus(x))                                    ->  Mish(x)                  opset 18
     x sigmoid(a x)                                         ->  Swish(x, a)              opset 24
-    log(1 + exp(x))                                        ->  Softplus(x)
     1 / (1 + exp(-x))                                      ->  Sigmoid(x)
 
 Coefficients are compared as polynomials, so that every association and order of the factors is the
-same; written constants are right to the digits of their type. Every value in between has no other
-reader, and the opset must have the operator. Sources: the ONNX functions of Gelu-20, HardSwish-14,
-Mish-18, Swish-24.
+same; written constants are right to the digits of their type, which attributes (float32) could not
+hold for a double. Every value in between has no other reader, and the opset must have the
+operator. log(1 + exp(x)) is left alone: it overflows where Softplus does not.
+
+Sources: the ONNX functions of Gelu-20, HardSwish-14, Mish-18, Swish-24.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ from infc.passes.rewriting import (
     rewrite,
 )
 
+TYPES = FLOATS - {ir.DataType.DOUBLE}
 SCALED: Polynomial = {(1, 0): 0.5, (1, 1): 0.5}
 PRODUCT: Polynomial = {(1, 1): 1.0}
 
 
 class FuseActivations(ir.passes.InPlacePass):
-    """Recognise Gelu, HardSigmoid, HardSwish, Mish, Swish, Softplus and Sigmoid."""
+    """Recognise Gelu, HardSigmoid, HardSwish, Mish, Swish and Sigmoid."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Visit every node once."""
@@ -92,7 +94,7 @@ def _clip(node: ir.Node, edit: Edit) -> bool:
     argument, t = node.inputs[0], node.outputs[0]
     if bounds is None or argument is None or bounds[0] != 0 or not 0 < bounds[1] < math.inf:
         return False
-    if dtype_of(argument) not in FLOATS:
+    if dtype_of(argument) not in TYPES:
         return False
     scale = 1 / bounds[1]
     for x in ingredients(argument):
@@ -114,39 +116,27 @@ def _clip(node: ir.Node, edit: Edit) -> bool:
     return False
 
 
-def _log(node: ir.Node, edit: Edit) -> bool:
-    return _exponential(node, node.inputs[0], 1.0, "Softplus", edit)
-
-
 def _inverse(node: ir.Node, edit: Edit) -> bool:
     if node.op_type == "Div" and expand(node.inputs[0], []) != {(): 1.0}:
         return False
-    return _exponential(node, node.inputs[-1], -1.0, "Sigmoid", edit)
+    return _logistic(node, node.inputs[-1], edit)
 
 
-def _exponential(
-    node: ir.Node, total: ir.Value | None, sign: float, op_type: str, edit: Edit
-) -> bool:
-    """Recognise a function of 1 + exp(sign * x)."""
+def _logistic(node: ir.Node, total: ir.Value | None, edit: Edit) -> bool:
+    """Recognise 1 / (1 + exp(-x)), of which `total` is the divisor."""
     added = producer(total, "Add")
     if added is None or total is None:
         return False
     for value in added.inputs:
         exp = producer(value, "Exp")
-        x = exp.inputs[0] if exp is not None else None
-        if exp is None or value is None or x is None:
+        negated = producer(exp.inputs[0], "Neg") if exp is not None else None
+        if exp is None or value is None or negated is None or negated.inputs[0] is None:
             continue
         if expand(total, [value]) != {(0,): 1.0, (1,): 1.0}:
             continue
-        nodes = {node, added, exp}
-        if sign < 0:
-            negated = producer(x, "Neg")
-            if negated is None or negated.inputs[0] is None:
-                continue
-            x = negated.inputs[0]
-            nodes.add(negated)
-        if closed(nodes, node) and _same_shape(x, node.outputs[0]):
-            edit.replace(node.outputs[0], op_type, [x])
+        x = negated.inputs[0]
+        if closed({node, added, exp, negated}, node) and _same_shape(x, node.outputs[0]):
+            edit.replace(node.outputs[0], "Sigmoid", [x])
             return True
     return False
 
@@ -180,7 +170,7 @@ def _finish(
 ) -> bool:
     """Replace form(x, t), where t is the output of `node`, by one operator on x."""
     t = node.outputs[0]
-    if x is None or dtype_of(x) not in FLOATS:
+    if x is None or dtype_of(x) not in TYPES:
         return False
     for y in upwards(t):
         root = y.producer()
@@ -228,7 +218,6 @@ _RULES: dict[str, Callable[[ir.Node, Edit], bool]] = {
     "HardSigmoid": _hard_sigmoid,
     "Sigmoid": _sigmoid,
     "Clip": _clip,
-    "Log": _log,
     "Div": _inverse,
     "Reciprocal": _inverse,
 }

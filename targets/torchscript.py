@@ -8,7 +8,7 @@ source keeps dynamic dimensions, branches and loops as they are. It needs no exa
 the archive holds none.
 
 onnx2torch 1.5.15 was weighed and left: it makes an fx.GraphModule whose modules can only be traced
-(`torch.Size(tensor)`, lists built from tensors), it has 92 operators, none of them LSTM, GRU, RNN,
+(`torch.Size(tensor)`, lists built from tensors), it has 106 operators, none of them LSTM, GRU, RNN,
 If, Loop, Scan, ScatterElements, GroupNormalization or Q/DQ, hardly any newer than opset 16, and
 it requires torchvision. Its last release is from 2024.
 

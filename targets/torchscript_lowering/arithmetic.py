@@ -69,23 +69,20 @@ def binary(op: Op) -> str:
 @lowers(*VARIADIC)
 def variadic(op: Op) -> str:
     """A chain of the binary function."""
-    first, *rest = op.all()
-    for other in rest:
-        first = f"torch.{VARIADIC[op.node.op_type]}({first}, {other})"
-    return first
+    return _chain(op, VARIADIC[op.node.op_type])
 
 
 @lowers("Mean")
 def mean(op: Op) -> str:
     """The sum of the operands by their count."""
-    return f"torch.div({variadic_sum(op)}, {len(op.node.inputs)})"
+    return f"torch.div({_chain(op, 'add')}, {len(op.node.inputs)})"
 
 
-def variadic_sum(op: Op) -> str:
-    """The operands, added up."""
+def _chain(op: Op, function: str) -> str:
+    """The operands, combined from the left."""
     first, *rest = op.all()
     for other in rest:
-        first = f"torch.add({first}, {other})"
+        first = f"torch.{function}({first}, {other})"
     return first
 
 

@@ -30,6 +30,7 @@ from infc.targets.torchscript_lowering import (
     Refused,
     table,
 )
+from infc.targets.torchscript_lowering.emission_inputs import parameter_names, refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,13 +120,11 @@ def emit(model: ir.Model) -> tuple[Program, list[Unsupported]]:
 
     The types of all values must have been inferred.
     """
-    from infc.targets.torchscript_lowering import emission_inputs
-
     graph = model.graph
     opset = model.opset_imports.get("", 1)
     writer = _Writer(opset, model.opset_imports)
-    writer.unsupported.extend(emission_inputs.refused(graph))
-    parameters = emission_inputs.parameter_names([v.name or "" for v in graph.inputs], library())
+    writer.unsupported.extend(refused(graph))
+    parameters = parameter_names([v.name or "" for v in graph.inputs], library())
     writer.depth = 0
     outputs = writer.block(graph, parameters)
     signature = ", ".join(["self", *(f"{name}: Tensor" for name in parameters)])

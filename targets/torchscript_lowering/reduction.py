@@ -49,13 +49,10 @@ def sums(op: Op) -> str:
     kind = op.node.op_type
     x = SUMS[kind].format(x=op.x(0))
     axes = _axes(op)
-    if axes is not None:
-        guarded = "sum_over" if _dynamic(op) else ""
-        dtype = op.output_dtype()
-        if guarded:
-            x = op.call("sum_over", x, axes, _keep(op))
-        else:
-            x = f"torch.sum({x}, {axes}, {_keep(op)}, dtype={dtype})"
+    if axes is not None and _dynamic(op):
+        x = op.call("sum_over", x, axes, _keep(op))
+    elif axes is not None:
+        x = f"torch.sum({x}, {axes}, {_keep(op)}, dtype={op.output_dtype()})"
     if kind == "ReduceL2":
         return f"torch.sqrt({x})" if op.is_float() else f"torch.sqrt({x}).to({op.output_dtype()})"
     if kind == "ReduceLogSum":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from infc.passes.indexing_kernels import gather, gather_elements, gather_nd, ints, slice_
 from infc.passes.reference import Arrays, reference_outputs
 from infc.passes.rewriting import Array, attribute
 
@@ -30,14 +31,6 @@ def run(node: ir.Node, inputs: Arrays, opset: int) -> list[Array] | None:
             output = kernel(node, inputs)
         return None if output is None else [output]
     return reference_outputs(node, inputs, opset)
-
-
-def _ints(node: ir.Node, inputs: Arrays, name: str, index: int) -> list[int] | None:
-    """Axes and the like, from the attribute or the input."""
-    if name in node.attributes:
-        return [int(i) for i in attribute(node, name)]
-    array = inputs[index] if index < len(inputs) else None
-    return None if array is None else [int(i) for i in array.reshape(-1)]
 
 
 def _identity(node: ir.Node, inputs: Arrays) -> Array | None:
@@ -57,11 +50,18 @@ def _size(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 def _cast(node: ir.Node, inputs: Arrays) -> Array | None:
+    to = ir.DataType(attribute(node, "to"))
+    return _converted(inputs[0], to.numpy()) if to in _CASTABLE else None
+
+
+def _cast_like(node: ir.Node, inputs: Arrays) -> Array | None:
+    return None if inputs[1] is None else _converted(inputs[0], inputs[1].dtype)
+
+
+def _converted(x: Array | None, target: np.dtype[Any]) -> Array | None:
     """Between bool, integers of 8 bits and more, and IEEE floats; the rest is not attempted."""
-    x, to = inputs[0], ir.DataType(attribute(node, "to"))
-    if x is None or to not in _CASTABLE or x.dtype not in _CASTABLE_NUMPY:
+    if x is None or not {x.dtype, target} <= _CASTABLE_NUMPY:
         return None
-    target = to.numpy()
     if x.dtype.kind == "f" and target.kind in "iu":
         limits = np.iinfo(target)
         whole = np.trunc(x.astype(np.float64))
@@ -92,7 +92,7 @@ _CASTABLE_NUMPY = frozenset(t.numpy() for t in _CASTABLE)
 
 
 def _reshape(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, wanted = inputs[0], _ints(node, inputs, "shape", 1)
+    x, wanted = inputs[0], ints(node, inputs, "shape", 1)
     if x is None or wanted is None:
         return None
     if not attribute(node, "allowzero", 0):
@@ -111,14 +111,14 @@ def _flatten(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 def _squeeze(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, axes = inputs[0], _ints(node, inputs, "axes", 1)
+    x, axes = inputs[0], ints(node, inputs, "axes", 1)
     if x is None:
         return None
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
 def _unsqueeze(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, axes = inputs[0], _ints(node, inputs, "axes", 1)
+    x, axes = inputs[0], ints(node, inputs, "axes", 1)
     return None if x is None or axes is None else np.expand_dims(x, tuple(axes))
 
 
@@ -132,55 +132,20 @@ def _concat(node: ir.Node, inputs: Arrays) -> Array | None:
     return np.concatenate(arrays, attribute(node, "axis", 1))
 
 
-def _gather(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, indices = inputs[0], inputs[1]
-    if x is None or indices is None:
-        return None
-    axis = attribute(node, "axis", 0)
-    size = x.shape[axis]
-    if indices.size and not (-size <= indices.min() and indices.max() < size):
-        return None
-    return np.asarray(np.take(x, indices, axis))
-
-
-def _gather_elements(node: ir.Node, inputs: Arrays) -> Array | None:
-    """The reference evaluator fails here where an axis is longer than 64 (`numpy.choose`)."""
-    x, indices = inputs[0], inputs[1]
-    if x is None or indices is None:
-        return None
-    axis = attribute(node, "axis", 0)
-    size = x.shape[axis]
-    if not ((indices >= -size) & (indices < size)).all():
-        return None
-    cut = [slice(n) for n in indices.shape]
-    cut[axis] = slice(None)
-    return np.take_along_axis(x[tuple(cut)], indices, axis)
-
-
-def _slice(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, starts = inputs[0], _ints(node, inputs, "starts", 1)
-    ends, axes = _ints(node, inputs, "ends", 2), _ints(node, inputs, "axes", 3)
-    if x is None or starts is None or ends is None:
-        return None
-    steps = _ints(node, inputs, "steps", 4) or [1] * len(starts)
-    cut = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(
-        range(len(starts)) if axes is None else axes, starts, ends, steps, strict=True
+def _cumsum(node: ir.Node, inputs: Arrays) -> Array | None:
+    x, axis = inputs[0], inputs[1]
+    if (
+        x is None
+        or axis is None
+        or attribute(node, "exclusive", 0)
+        or attribute(node, "reverse", 0)
     ):
-        size = x.shape[axis]
-        # As ONNX clamps: an `end` below -size with a negative step means "through the first".
-        first = start + size if start < 0 else start
-        last = end + size if end < 0 else end
-        if step > 0:
-            cut[axis] = slice(min(max(first, 0), size), min(max(last, 0), size), step)
-        else:
-            last = min(max(last, -1), size - 1)
-            cut[axis] = slice(min(max(first, 0), size - 1), None if last < 0 else last, step)
-    return x[tuple(cut)]
+        return None
+    return np.cumsum(x, int(axis.reshape(())), dtype=x.dtype)
 
 
 def _expand(node: ir.Node, inputs: Arrays) -> Array | None:
-    x, shape = inputs[0], _ints(node, inputs, "shape", 1)
+    x, shape = inputs[0], ints(node, inputs, "shape", 1)
     if x is None or shape is None:
         return None
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape)))
@@ -231,8 +196,8 @@ def _divide(a: Array, b: Array) -> Array:
         raise ZeroDivisionError
     if a.dtype.kind == "u":
         return np.asarray(a // b)
-    quotient = np.abs(a) // np.abs(b)
-    return np.asarray(np.where((a < 0) == (b < 0), quotient, -quotient).astype(a.dtype))
+    floor = a // b
+    return np.asarray(floor + ((floor * b != a) & ((a < 0) != (b < 0))).astype(a.dtype))
 
 
 def _unary(function: Callable[[Any], Any]) -> Kernel:
@@ -247,16 +212,20 @@ KERNELS: dict[str, Kernel] = {
     "Add": _binary(np.add),
     "And": _binary(np.logical_and),
     "Cast": _cast,
+    "CastLike": _cast_like,
     "Ceil": _unary(np.ceil),
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
+    "Cos": _unary(np.cos),
+    "CumSum": _cumsum,
     "Div": _binary(_divide),
     "Equal": _binary(np.equal),
     "Expand": _expand,
     "Flatten": _flatten,
     "Floor": _unary(np.floor),
-    "Gather": _gather,
-    "GatherElements": _gather_elements,
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "Greater": _binary(np.greater),
     "GreaterOrEqual": _binary(np.greater_equal),
     "Identity": _identity,
@@ -270,8 +239,9 @@ KERNELS: dict[str, Kernel] = {
     "Reciprocal": _unary(np.reciprocal),
     "Reshape": _reshape,
     "Shape": _shape,
+    "Sin": _unary(np.sin),
     "Size": _size,
-    "Slice": _slice,
+    "Slice": slice_,
     "Sqrt": _unary(np.sqrt),
     "Squeeze": _squeeze,
     "Sub": _binary(np.subtract),

@@ -21,6 +21,7 @@ def ints(node: ir.Node, inputs: Arrays, name: str, index: int) -> list[int] | No
 
 
 def gather(node: ir.Node, inputs: Arrays) -> Array | None:
+    """Slices of x along `axis`; an index out of range is left to the runtime."""
     x, indices = inputs[0], inputs[1]
     if x is None or indices is None:
         return None
@@ -46,6 +47,7 @@ def gather_elements(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 def gather_nd(node: ir.Node, inputs: Arrays) -> Array | None:
+    """Elements or slices of x by index tuples, `batch_dims` 0."""
     x, indices = inputs[0], inputs[1]
     if x is None or indices is None or attribute(node, "batch_dims", 0):
         return None
@@ -53,6 +55,7 @@ def gather_nd(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 def slice_(node: ir.Node, inputs: Arrays) -> Array | None:
+    """Slice, with the clamping of ONNX, also backwards."""
     x, starts = inputs[0], ints(node, inputs, "starts", 1)
     ends, axes = ints(node, inputs, "ends", 2), ints(node, inputs, "axes", 3)
     if x is None or starts is None or ends is None:

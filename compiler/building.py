@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import workers
+from infc import doctor, workers
 from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
@@ -35,7 +35,7 @@ def require_toolchain(end: BackEnd) -> None:
             raise fail(
                 "E501",
                 f"back end `{end.NAME}` needs the Python module `{module}`",
-                help=f"pip install 'infc[{end.EXTRA}]'",
+                help=doctor.remedy(end),
             )
 
 

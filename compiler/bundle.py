@@ -29,6 +29,7 @@ from infc.signature import TensorSpec
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 STAGE_PREFIX = ".infc-stage-"
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _TAKEN_WORDS = (
     # headers of C and POSIX, which `name.h` would hide
     "assert complex ctype errno fenv float inttypes iso646 limits locale math pthread setjmp "
@@ -175,7 +176,7 @@ def staging(output: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield stage
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno in UNWRITABLE:
             raise unwritable(output, error) from error
         raise
     except InfcError as error:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from infc import __version__, completion
-from infc.diagnostics import CODES, Diagnostic, ExitCode, InfcError, look_up, merged
+from infc.diagnostics import (
+    CODES,
+    Diagnostic,
+    ExitCode,
+    InfcError,
+    internal_error,
+    look_up,
+    merged,
+)
 from infc.options import (
     inputs_of,
     limit_options,
@@ -416,7 +424,8 @@ def _failure(error: Exception) -> Output:
 
     if isinstance(error, InfcError):
         return Output({}, "", error.exit_code, error.diagnostics)
-    diagnostic = _usage(error) if isinstance(error, click.ClickException) else _internal(error)
+    usage = isinstance(error, click.ClickException)
+    diagnostic = _usage(error) if usage else internal_error(error)
     return Output({}, "", diagnostic.exit_code, (diagnostic,))
 
 
@@ -426,21 +435,6 @@ def _usage(error: click.ClickException) -> Diagnostic:
     message = error.format_message().rstrip(".")
     return Diagnostic(
         "E110", message[:1].lower() + message[1:], help=f"`{command} --help` shows the usage"
-    )
-
-
-def _internal(error: Exception) -> Diagnostic:
-    """E300, with the last place in infc's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    package = Path(__file__).parent.parent
-    own = [f for f in frames if Path(f.filename).is_relative_to(package)] or frames
-    where = f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
-    text = f"{type(error).__name__}: {error}"
-    return Diagnostic(
-        "E300",
-        f"internal error: {text}",
-        where=where,
-        help="this is a bug in infc: please report it; `--traceback` shows where it arose",
     )
 
 

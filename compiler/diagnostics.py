@@ -157,6 +157,23 @@ def fail(
     return InfcError(Diagnostic(code, message, where, help, tuple(notes)))
 
 
+def internal_error(error: Exception) -> Diagnostic:
+    """E300 for an exception that nobody foresaw, with the last place in infc's own code."""
+    import traceback
+    from pathlib import Path
+
+    frames = traceback.extract_tb(error.__traceback__)
+    package = Path(__file__).parent.parent
+    own = [f for f in frames if Path(f.filename).is_relative_to(package)] or frames
+    where = f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}" if own else ""
+    return Diagnostic(
+        "E300",
+        f"internal error: {type(error).__name__}: {error}",
+        where=where,
+        help="this is a bug in infc: please report it; `--traceback` shows where it arose",
+    )
+
+
 def combined_exit_code(codes: Sequence[ExitCode]) -> ExitCode:
     """The exit code of a command with several targets: theirs where they agree, else 1."""
     failures = {c for c in codes if c != ExitCode.DONE}

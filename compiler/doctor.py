@@ -124,6 +124,12 @@ def installed(end: BackEnd) -> bool:
     return all(find_spec(module) is not None for module in end.MODULES)
 
 
+def remedy(end: BackEnd) -> str:
+    """The command that installs what the back end's worker imports."""
+    wanted = _requirements(end.EXTRA).values() or end.DISTRIBUTIONS
+    return f"{shlex.quote(sys.executable)} -m pip install {shlex.join(wanted)}"
+
+
 def _base() -> Group:
     items = tuple(_distribution(name, text) for name, text in _requirements("").items())
     return Group("base", "infc itself", items)

@@ -28,7 +28,13 @@ from infc import (
 )
 from infc.bundle import Bundle
 from infc.comparison import OutputError
-from infc.diagnostics import Diagnostic, ExitCode, InfcError, combined_exit_code
+from infc.diagnostics import (
+    Diagnostic,
+    ExitCode,
+    InfcError,
+    combined_exit_code,
+    internal_error,
+)
 from infc.frontends import Source
 from infc.frontends.onnx import spec_of
 from infc.request import InputSpec, PassOptions, Request, VerifyOptions, WorkerLimits
@@ -289,8 +295,11 @@ def _compile_for(
         watch.stop()
         _keep_log(scratch, log, document, optimized, watch.seconds)
         bundle.publish(finished, destination)
-    except InfcError as error:
+    except Exception as failure:
+        if isinstance(failure, OSError) and failure.errno in bundle.UNWRITABLE:
+            raise  # concerns every target
         watch.stop()
+        error = failure if isinstance(failure, InfcError) else InfcError(internal_error(failure))
         kept = any(d.code[1] in "56" and d.code != "E501" for d in error.diagnostics)
         if kept:
             _keep_log(scratch, log, None, optimized, watch.seconds)

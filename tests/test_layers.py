@@ -13,6 +13,7 @@ from conftest import ROOT
 
 CORE = {"infc", "infc.request", "infc.diagnostics", "infc.bundle", "infc.signature"}
 LEVELS = {
+    "infc.__main__": 6,
     "infc.cli": 5,
     "infc.api": 4,
     "infc.results": 4,

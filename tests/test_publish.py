@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, missing
 
-from infc import bundle
+from infc import bundle, driver
 from infc.diagnostics import InfcError
+from infc.request import Request
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 
@@ -94,13 +96,26 @@ def test_a_full_disk_is_e701(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_with_a_changed_file_is_e702(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "b")
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle."""
+    output = tmp_path_factory.mktemp("digits")
+    result = driver.compile(Request(DIGITS, ("cpu",), output))
+    assert result.results[0].bundle is not None
+    return result.results[0].bundle
+
+
+@pytest.mark.parametrize("file", ["model/model.onnx", "loader/cpp/digits.h", "report.html"])
+def test_a_bundle_with_a_changed_file_is_e702(digits: Path, tmp_path: Path, file: str) -> None:
+    folder = Path(shutil.copytree(digits, tmp_path / "b"))
     bundle.open_bundle(folder)
-    (folder / "file").write_text("tampered")
-    with pytest.raises(InfcError) as error:
+    with (folder / file).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(InfcError, match="missing or damaged"):
         bundle.open_bundle(folder)
-    assert "missing or damaged" in str(error.value)
+    (folder / file).unlink()
+    with pytest.raises(InfcError, match="missing or damaged"):
+        bundle.open_bundle(folder)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +128,14 @@ def test_a_manifest_that_is_none_is_e702(tmp_path: Path, text: str) -> None:
     assert [d.code for d in error.value.diagnostics] == ["E702"]
 
 
-def test_a_manifest_may_not_lead_out_of_the_bundle(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "b")
-    text = (folder / "manifest.json").read_text().replace('"file"', '"../b/file"')
+@pytest.mark.parametrize("path", ["../b/report.html", "/etc/passwd"])
+def test_a_manifest_may_not_lead_out_of_the_bundle(digits: Path, tmp_path: Path, path: str) -> None:
+    folder = Path(shutil.copytree(digits, tmp_path / "b"))
+    text = (folder / "manifest.json").read_text().replace('"report.html"', f'"{path}"')
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(InfcError, match="outside the bundle"):
+    with pytest.raises(InfcError) as error:
         bundle.open_bundle(folder)
+    assert [d.code for d in error.value.diagnostics] == ["E702"]
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ class Tensor:
         """The parameters of the C function `run` that carry it."""
         if self.role == "input":
             return (f"const {self.c_type}* {self.identifier}",)
-        out = (f"{self.c_type}* {self.identifier}",)
+        out: tuple[str, ...] = (f"{self.c_type}* {self.identifier}",)
         if self.is_known:
             return out
         out += (

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
-from infc import driver
+from infc import driver, targets
 from infc.diagnostics import ExitCode
 from infc.request import Request, WorkerLimits
+
+LOOK_UP = targets.look_up
 
 CASES = [
     ("segfault", "build", "E502", "SIGSEGV"),
@@ -27,6 +33,27 @@ CASES = [
     ("hang", "build", "E503", "stopped after"),
     ("hang", "run", "E503", "stopped after"),
 ]
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Make the target `evil` known to the driver and its workers; returns the pid file."""
+    site = tmp_path / "site"
+    metadata = site / "evil-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[infc.targets]\nevil = evil_back_end\n")
+    shutil.copyfile(Path(__file__).with_name("evil_back_end.py"), site / "evil_back_end.py")
+    monkeypatch.setattr(sys, "path", [str(site), *sys.path])
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    monkeypatch.setenv("INFC_EVIL_PID", str(tmp_path / "pid"))
+    targets.profiles.cache_clear()
+    targets._offered.cache_clear()
+    yield tmp_path / "pid"
+    targets.profiles.cache_clear()
+    targets._offered.cache_clear()
+    sys.modules.pop("evil_back_end", None)
 
 
 @pytest.fixture
@@ -90,6 +117,20 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_bug_in_a_back_end_leaves_the_other_targets_alone(
+    evil: Path, model: Path, tmp_path: Path
+) -> None:
+    evil_target = targets.profiles()["evil"]
+    with pytest.MonkeyPatch.context() as patch:
+        broken = replace(evil_target, options={"how": "legalize"})
+        patch.setattr(targets, "look_up", lambda n: broken if n == "evil" else LOOK_UP(n))
+        result = driver.compile(Request(model, ("evil", "cpu"), tmp_path / "out", loaders=()))
+    first, second = result.results
+    assert [d.code for d in first.diagnostics] == ["E300"]
+    assert "a bug in the back end's own code" in first.diagnostics[0].message
+    assert second.bundle is not None
 
 
 def test_the_other_targets_of_the_command_finish(evil: Path, model: Path, tmp_path: Path) -> None:

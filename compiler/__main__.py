@@ -1,0 +1,5 @@
+"""`python -m infc` is `infc`."""
+
+from infc.cli import main
+
+main()

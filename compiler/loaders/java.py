@@ -18,7 +18,8 @@ from typing import Any
 
 from infc.bundle import Bundle
 from infc.diagnostics import fail
-from infc.loaders import cpp, rendering
+from infc.loaders import compiling, rendering
+from infc.loaders.programs import run_program
 from infc.loaders.signature import MAX_UNKNOWN_RANK, Dim, Signature, Tensor
 from infc.request import WorkerLimits
 
@@ -343,7 +344,7 @@ def build(
     bundle: Bundle,
     scratch: Path,
     limits: WorkerLimits,
-    options: cpp.BuildOptions = cpp.BuildOptions(),  # noqa: B008
+    options: compiling.BuildOptions = compiling.BuildOptions(),  # noqa: B008
 ) -> Path:
     """Compile the bundle's loader in the new folder `scratch` and return the build folder.
 
@@ -351,13 +352,13 @@ def build(
         InfcError: E501 where the JDK, CMake, the C++ compiler or the SDK is missing, E702 where
             the bundle has no Java loader, E703 where something does not compile, E503.
     """
-    project = cpp.Project(
-        cpp.loader_folder(bundle, "java"),
+    project = compiling.Project(
+        compiling.loader_folder(bundle, "java"),
         f"the Java loader of `{bundle.name}`",
         "cpp",
         {"JAVA_HOME": str(find_jdk())},
     )
-    return cpp.build_project(project, bundle, scratch, limits, options)
+    return compiling.build_project(project, bundle, scratch, limits, options)
 
 
 def find_jdk() -> Path:
@@ -397,4 +398,4 @@ def run(
         InfcError: E502 where it crashes, E503 where it takes too long, E705 where it fails.
     """
     started = [*command(program, bundle), str(bundle.path), "--json", *arguments]
-    return cpp.run_program(started, f"the Java loader of `{bundle.name}`", limits)
+    return run_program(started, f"the Java loader of `{bundle.name}`", limits)

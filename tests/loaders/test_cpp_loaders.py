@@ -21,6 +21,7 @@ from infc import loaders
 from infc.bundle import Bundle, open_bundle
 from infc.diagnostics import InfcError
 from infc.loaders import cpp
+from infc.loaders.compiling import BuildOptions
 from infc.request import WorkerLimits
 from infc.signature import load_tensors, save_tensors
 from infc.targets import BACK_ENDS, back_end
@@ -28,7 +29,7 @@ from infc.targets import BACK_ENDS, back_end
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 PROGRAMS = Path(__file__).parent / "programs"
 LIMITS = WorkerLimits(timeout_s=400)
-EVERY_WARNING = cpp.BuildOptions(warnings=True)
+EVERY_WARNING = BuildOptions(warnings=True)
 
 pytestmark = pytest.mark.xdist_group("cpp")
 
@@ -266,12 +267,10 @@ def test_runtime_that_is_too_old(end: str, tmp_path: Path) -> None:
 
 def test_sanitizers_find_nothing(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Address, leak and undefined-behaviour sanitizers, over a run with each kind of output."""
-    suppressions = Path(__file__).parent / "suppressions.txt"
-    monkeypatch.setenv("LSAN_OPTIONS", f"suppressions={suppressions}:print_suppressions=0")
     monkeypatch.setenv("TBB_ENABLE_SANITIZERS", "1")
     model = written(FINDER, tmp_path, "finder")
     bundle = make(model, end, tmp_path)
-    sanitized = cpp.BuildOptions(sanitize="address,undefined", warnings=True)
+    sanitized = BuildOptions(sanitize="address,undefined", warnings=True)
     program = cpp.build(bundle, tmp_path / "built", LIMITS, sanitized)
     cpp.run(program, bundle, ["--dim", "n=3", "--threads", "1", "--runs", "5"], LIMITS)
     with pytest.raises(InfcError) as caught:

@@ -18,7 +18,8 @@ import infc
 from infc import loaders
 from infc.bundle import Bundle, open_bundle
 from infc.diagnostics import InfcError
-from infc.loaders import cpp, java, rendering, signature
+from infc.loaders import cpp_layout, java, rendering, signature
+from infc.loaders.compiling import BuildOptions
 from infc.request import WorkerLimits
 from infc.signature import DTYPES, TensorSpec, load_tensors, save_tensors
 from infc.targets import BACK_ENDS, back_end
@@ -27,7 +28,7 @@ BLESS = os.environ.get("INFC_BLESS") == "1"
 GOLDEN = Path(__file__).parent / "golden-java"
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 LIMITS = WorkerLimits(timeout_s=300)
-EVERY_WARNING = cpp.BuildOptions(warnings=True)
+EVERY_WARNING = BuildOptions(warnings=True)
 
 pytestmark = pytest.mark.xdist_group("java")
 
@@ -125,7 +126,7 @@ def test_generated_code_compiles_without_a_warning(jdk: Path, tmp_path: Path) ->
     cases = {**SIGNATURES, **HOSTILE}
     for s in cases.values():
         java.render(tmp_path / s.name, s)
-        header = rendering.fill("cpp/name.h.j2", cpp._layout(s))
+        header = rendering.fill("cpp/name.h.j2", cpp_layout.layout(s))
         (tmp_path / s.name / f"{s.name}.h").write_text(header)
         sources += [str(p) for p in (tmp_path / s.name).glob("*.java")]
     strict = ["--release", "11", "-Xlint:all", "-Xdoclint:all,-missing", "-Werror"]

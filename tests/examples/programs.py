@@ -11,7 +11,7 @@ from pathlib import Path
 from conftest import ROOT
 
 from infc.bundle import Bundle
-from infc.loaders import cpp, java
+from infc.loaders import compiling, java
 from infc.request import WorkerLimits
 from infc.targets import back_end
 
@@ -38,13 +38,13 @@ def need(name: str, need_module: Callable[[str], None], need_tool: Callable[[str
 
 def build(example: Example, bundle: Bundle, scratch: Path) -> Path:
     """Compile as the example's README says; the build folder."""
-    project = cpp.Project(
+    project = compiling.Project(
         EXAMPLES / example.folder,
         f"the example {example.folder}",
         "loader/cpp",
         {"BUNDLE": str(bundle.path.resolve()), "JAVA_HOME": str(java.find_jdk())},
     )
-    return cpp.build_project(project, bundle, scratch, LIMITS, cpp.BuildOptions())
+    return compiling.build_project(project, bundle, scratch, LIMITS, compiling.BuildOptions())
 
 
 def run_cpp(example: Example, bundle: Bundle, built: Path, data: Path) -> list[str]:

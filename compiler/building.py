@@ -20,8 +20,11 @@ from infc.targets import Artifact, BackEnd, Target, module_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-EXTERNAL_DATA_BYTES = 1 << 30
+EMBEDDED_BYTES = 1 << 30
 """Weights above this go beside the protobuf, which cannot hold more than 2 GiB."""
+KEPT_EXTERNAL_BYTES = 1 << 26
+"""Weights above this stay beside the protobuf where the source has them there: they are then
+copied from file to file and never in memory all at once."""
 
 
 def require_toolchain(end: BackEnd) -> None:
@@ -47,18 +50,20 @@ def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None
     """
     import onnx_ir as ir
 
+    values = [v for graph in model.graphs() for v in graph.initializers.values()]
+    tensors = [v.const_value for v in values if v.const_value is not None]
+    outside = [t for t in tensors if isinstance(t, ir.ExternalTensor)]
     if external_data is None:
-        tensors = (v.const_value for v in model.graph.initializers.values())
-        external_data = sum(t.nbytes for t in tensors if t is not None) > EXTERNAL_DATA_BYTES
-    if not external_data:
-        # What the source keeps in a file beside it would be looked for beside `path`.
-        values = [v for graph in model.graphs() for v in graph.initializers.values()]
-        if any(isinstance(v.const_value, ir.ExternalTensor) for v in values):
-            model = ir.external_data.load_to_model(model.clone())
+        external_data = (
+            sum(t.nbytes for t in tensors) > EMBEDDED_BYTES
+            or sum(t.nbytes for t in outside) > KEPT_EXTERNAL_BYTES
+        )
     if external_data:
         ir.save(model, path, external_data=f"{path.name}.data")
-    else:
-        ir.save(ir.external_data.load_to_model(model.clone()), path)
+        return
+    if outside:
+        model = ir.external_data.load_to_model(model.clone())
+    ir.save(model, path)
 
 
 def build(

@@ -424,8 +424,9 @@ def _failure(error: Exception) -> Output:
 
     if isinstance(error, InfcError):
         return Output({}, "", error.exit_code, error.diagnostics)
-    usage = isinstance(error, click.ClickException)
-    diagnostic = _usage(error) if usage else internal_error(error)
+    diagnostic = (
+        _usage(error) if isinstance(error, click.ClickException) else internal_error(error)
+    )
     return Output({}, "", diagnostic.exit_code, (diagnostic,))
 
 

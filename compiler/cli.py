@@ -424,9 +424,7 @@ def _failure(error: Exception) -> Output:
 
     if isinstance(error, InfcError):
         return Output({}, "", error.exit_code, error.diagnostics)
-    diagnostic = (
-        _usage(error) if isinstance(error, click.ClickException) else internal_error(error)
-    )
+    diagnostic = _usage(error) if isinstance(error, click.ClickException) else internal_error(error)
     return Output({}, "", diagnostic.exit_code, (diagnostic,))
 
 

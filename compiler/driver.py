@@ -35,12 +35,14 @@ from infc.diagnostics import (
     combined_exit_code,
     internal_error,
 )
+from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import Source
 from infc.frontends.onnx import spec_of
+from infc.reference import Reference, describe, reference_sets
 from infc.request import InputSpec, PassOptions, Request, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Target
-from infc.verification import Reference, Sets
+from infc.verification import Sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -170,9 +172,15 @@ def optimize(
         InfcError: E1xx, E3xx, E601, E701; nothing is written then.
     """
     request = Request(
-        model, ("cpu",), output.parent, None, tuple(inputs), passes=passes, verify=verify,
+        model,
+        ("cpu",),
+        output.parent,
+        None,
+        tuple(inputs),
+        passes=passes,
+        verify=verify,
         limits=limits,
-    )  # fmt: skip
+    )
     with bundle.staging(output.parent) as stage:
         optimized = _optimize(request, stage, progress)
         finished = stage / "finished"
@@ -213,7 +221,7 @@ def verify(
             progress("", "running the source model")
             origin = frontends.load(source)
             origin = replace(origin, inputs=subject.inputs)
-            sets = verification.reference_sets(origin, options, scratch / "reference", limits)
+            sets = reference_sets(origin, options, scratch / "reference", limits)
         else:
             sets = verification.recorded_sets(subject)
         progress("", f"running the artifact through {through}")
@@ -244,15 +252,21 @@ def bench(
     subject = bundle.open_bundle(path)
     target = Target.from_json(subject.manifest["target"])
     with verification.scratch_folder() as scratch:
-        feeds = verification.typical_feeds(subject.inputs, dims or {})
-        (folder,) = verification.write_feeds([feeds], scratch)
+        feeds = typical_feeds(subject.inputs, dims or {})
+        (folder,) = write_feeds([feeds], scratch)
         timing = verification.Timing(runs, warmup, threads)
         if through == "runtime":
             figures = verification.bench_in_worker(subject, folder, timing, scratch / "run", limits)
         else:
             figures = loaders.bench_through(subject, through, folder, timing, scratch, limits)
-    return {"bundle": str(path), "target": target.name, "through": through, "threads": threads,
-            "inputs": {k: list(v.shape) for k, v in feeds.items()}, **figures}  # fmt: skip
+    return {
+        "bundle": str(path),
+        "target": target.name,
+        "through": through,
+        "threads": threads,
+        "inputs": {k: list(v.shape) for k, v in feeds.items()},
+        **figures,
+    }
 
 
 def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
@@ -327,9 +341,15 @@ def _build_bundle(
 
     watch.start("building")
     artifact = building.build(
-        model, request.model.name, end, target, optimized.signature, finished / "model", scratch,
+        model,
+        request.model.name,
+        end,
+        target,
+        optimized.signature,
+        finished / "model",
+        scratch,
         request.limits,
-    )  # fmt: skip
+    )
 
     watch.start("rendering loaders")
     name = bundle.identifier(request.name or request.model.stem)
@@ -346,7 +366,7 @@ def _build_bundle(
         sets = optimized.reference.sets
         proof = {
             "verdict": "passed",
-            **verification.describe(request.verify, sets),
+            **describe(request.verify, sets),
             "optimized": optimized.proof,
             "artifact": comparison.summary(errors),
         }
@@ -354,9 +374,17 @@ def _build_bundle(
 
     watch.start("writing the manifest")
     document = manifest.fields(
-        name, optimized.source, end, target, artifact, optimized.signature, request.loaders,
-        optimized.records, optimized.operators, proof,
-    )  # fmt: skip
+        name,
+        optimized.source,
+        end,
+        target,
+        artifact,
+        optimized.signature,
+        request.loaders,
+        optimized.records,
+        optimized.operators,
+        proof,
+    )
     sizes = bundle.file_table(finished)
     (finished / "report.html").write_text(report.render({**document, "files": sizes}, None))
     document = bundle.write_manifest(finished, document)

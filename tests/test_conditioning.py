@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from infc import conditioning, driver
 from infc.bundle import open_bundle
 from infc.diagnostics import InfcError, Severity
+from infc.reference import Reference
 from infc.request import Request, VerifyOptions
-from infc.verification import Reference
 
 
 def softmax_classifier(path: Path, gain: float, bias: float) -> Path:

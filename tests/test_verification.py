@@ -12,9 +12,9 @@ from onnx import helper
 from infc import driver
 from infc.bundle import open_bundle
 from infc.diagnostics import ExitCode, InfcError
+from infc.feeds import make_feeds, typical_feeds
 from infc.request import InputSpec, Request, VerifyOptions
 from infc.signature import TensorSpec, load_tensors, save_tensors
-from infc.verification import make_feeds, typical_feeds
 
 
 def relu_model(path: Path, shape: str = "N, 4") -> Path:

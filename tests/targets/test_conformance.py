@@ -19,6 +19,7 @@ from infc import driver, verification
 from infc.bundle import open_bundle
 from infc.comparison import THRESHOLDS, compare, require
 from infc.diagnostics import Diagnostic, InfcError
+from infc.feeds import make_feeds, write_feeds
 from infc.request import InputSpec, Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
 from infc.targets import BACK_ENDS, Target, back_end
@@ -70,8 +71,8 @@ def test_compiles_and_answers_as_onnx_says(name: str, case: str, tmp_path: Path)
     assert [s.name for s in bundle.inputs] == [n for n in fed if n not in constants]
     assert [s.name for s in bundle.outputs] == [v.name for v in source.graph.output]
     # Other inputs than the verification's, run by the worker, judged by ONNX's own evaluator.
-    feeds = verification.make_feeds(bundle.inputs, VerifyOptions(seed=1, samples=1))[-1:]
-    folders = verification.write_feeds(feeds, tmp_path)
+    feeds = make_feeds(bundle.inputs, VerifyOptions(seed=1, samples=1))[-1:]
+    folders = write_feeds(feeds, tmp_path)
     sets = verification.Sets(folders, folders)
     target = Target.from_json(bundle.manifest["target"])
     answers = run_again(sets, target, bundle.entry, [s.name for s in bundle.outputs], tmp_path)

@@ -1,7 +1,8 @@
 """Proof: the optimised graph and the artifact, run on the inputs of the reference.
 
-Every run is in a worker. The reference vectors go into the bundle (`reference/<i>/inputs` and `outputs`), so
-that the artifact can be proved again where it is used, without the source model or its framework.
+Every run is in a worker. The reference vectors go into the bundle (`reference/<i>/inputs` and
+`outputs`), so that the artifact can be proved again where it is used, without the source model or
+its framework.
 """
 
 from __future__ import annotations

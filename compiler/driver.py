@@ -336,7 +336,7 @@ def _build_bundle(
     finished.mkdir(parents=True)
 
     watch.start("legalising")
-    model = optimized.model.clone()
+    model = building.raise_opset(optimized.model.clone(), end)
     end.legalize(model, target)
 
     watch.start("building")

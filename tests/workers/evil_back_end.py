@@ -23,7 +23,7 @@ DISTRIBUTIONS = ("infc",)
 MODULES = ("evil_back_end",)
 OPTIONS = {"how": "the way it misbehaves", "when": "build or run"}
 PRECISIONS = (Precision.FP32,)
-MIN_OPSET = 7
+MIN_OPSET = 13
 LOADER = LoaderSpec("onnxruntime", dict, list)
 
 
@@ -42,7 +42,10 @@ def build(job: BuildJob) -> Artifact:
     (job.output / "model.txt").write_text("artifact")
     if job.target.options.get("how") == "no-file":
         return Artifact("absent.bin", ("absent.bin",))
-    return Artifact("model.txt", ("model.txt",))
+    import onnx
+
+    (opset,) = onnx.load(job.model).opset_import
+    return Artifact("model.txt", ("model.txt",), {"opset": opset.version})
 
 
 def open(job: RunJob) -> Any:

@@ -10,12 +10,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx_ir as ir
+import onnxruntime
 import pytest
 
-from infc import driver, targets
+from infc import building, driver, targets
+from infc.bundle import open_bundle
 from infc.diagnostics import ExitCode
-from infc.request import Request, WorkerLimits
+from infc.request import Request, VerifyOptions, WorkerLimits
 
 LOOK_UP = targets.look_up
 
@@ -131,6 +135,32 @@ def test_a_bug_in_a_back_end_leaves_the_other_targets_alone(
     assert [d.code for d in first.diagnostics] == ["E300"]
     assert "a bug in the back end's own code" in first.diagnostics[0].message
     assert second.bundle is not None
+
+
+def test_a_graph_older_than_the_back_end_takes_is_converted_up(evil: Path, tmp_path: Path) -> None:
+    text = """<ir_version: 4, opset_import: ["": 9]> g (float[2, 3] x) => (float[2] y)
+    <float[3] w = {1, 2, 3}> {
+      m = Mul(x, w)
+      n = Clip <max = 4.0> (m)
+      y = ReduceSum <axes = [1], keepdims = 0> (n)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "old.onnx")
+    request = Request(
+        tmp_path / "old.onnx", ("evil",), tmp_path / "out", loaders=(),
+        verify=VerifyOptions(enabled=False),
+    )  # fmt: skip
+    (row,) = driver.compile(request).results
+    assert row.bundle is not None, row.diagnostics
+    assert open_bundle(row.bundle).manifest["artifact"]["notes"] == {"opset": 13}
+
+    old = ir.load(tmp_path / "old.onnx")
+    new = building.raise_opset(old, targets.back_end("evil"))
+    x = np.float32([[1, 2, 3], [-1, 1, 0.5]])
+    answers = [
+        onnxruntime.InferenceSession(ir.to_proto(m).SerializeToString()).run(None, {"x": x})[0]
+        for m in (old, new)
+    ]
+    assert answers[0].tolist() == answers[1].tolist() == [1 + 4 + 4, -1 + 2 + 1.5]
 
 
 def test_the_other_targets_of_the_command_finish(evil: Path, model: Path, tmp_path: Path) -> None:

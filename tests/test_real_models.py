@@ -1,0 +1,54 @@
+"""Every real model, on every back end: compiled, verified in its runtime and through C++."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from infc import driver
+from infc.request import Request
+from infc.targets import BACK_ENDS
+
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+SHARED = [
+    "ultraface/version-RFB-320.onnx",
+    "ultraface/version-RFB-320_without_postprocessing.onnx",
+    "ultraface/version-RFB-640.onnx",
+    "ultraface/version-slim-320.onnx",
+    "fastestdet/FastestDet.onnx",
+    "dtln/model_1.onnx",
+    "dtln/model_2.onnx",
+]
+HUGE = {"light_vgg19", "light_bvlc_alexnet", "light_zfnet512"}
+"""Half a gigabyte of constants each, which unfold when they are read: no new operator."""
+
+
+def check(path: Path, output: Path) -> None:
+    result = driver.compile(Request(path, BACK_ENDS, output, loaders=("cpp",)))
+    for row in result.results:
+        assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
+        verified = driver.verify(row.bundle, through="cpp")
+        assert all(e.ok for e in verified.errors)
+    assert result.nodes_after <= result.nodes_before
+
+
+@pytest.mark.slow
+@pytest.mark.models
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_model(
+    models: Path, tmp_path: Path, name: str, need_tool: Callable[[str], str]
+) -> None:
+    need_tool("cmake")
+    check(models / name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [p for p in sorted(LIGHT.glob("*.onnx")) if p.stem not in HUGE], ids=lambda p: p.stem
+)
+def test_a_light_model(path: Path, tmp_path: Path, need_tool: Callable[[str], str]) -> None:
+    need_tool("cmake")
+    check(path, tmp_path)

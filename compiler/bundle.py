@@ -29,7 +29,7 @@ from infc.signature import TensorSpec
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 STAGE_PREFIX = ".infc-stage-"
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 _TAKEN_WORDS = (
     # headers of C and POSIX, which `name.h` would hide
     "assert complex ctype errno fenv float inttypes iso646 limits locale math pthread setjmp "
@@ -172,8 +172,10 @@ def staging(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(output, error) from error
     try:
-        with (stage / "lock").open("w") as lock:
+        with (stage / "lock.new").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            # Nobody may find it before it is held, and take the stage for an abandoned one.
+            (stage / "lock.new").rename(stage / "lock")
             yield stage
     except OSError as error:
         if error.errno in UNWRITABLE:
@@ -222,14 +224,42 @@ def _age_s(path: Path) -> float:
     return time.time() - path.stat().st_mtime
 
 
+def require_replaceable(destination: Path, file: str = MANIFEST) -> None:
+    """Refuse to publish where something is that no infc published: it may be somebody's work.
+
+    An empty folder, and one with `file` in it, may be replaced.
+
+    Raises:
+        InfcError: E701 where something else is there, or the name is impossible.
+    """
+    try:
+        destination.lstat()
+        strange = not destination.is_dir() or any(destination.iterdir())
+        strange = strange and not (destination / file).is_file()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unwritable(destination, error) from error
+    if strange:
+        raise fail(
+            "E701",
+            f"`{destination}` is there and is not a bundle: infc does not replace it",
+            help="move it away, or choose another folder with `-o` or another name with `--name`",
+        )
+
+
 def publish(finished: Path, destination: Path) -> None:
     """Move the folder `finished` to `destination`, replacing what is there, atomically.
 
     Raises:
         OSError: the destination cannot be written.
     """
-    if not destination.exists():
-        finished.rename(destination)
+    try:
+        finished.rename(destination)  # also on to an empty folder
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+    else:
         return
     if _exchange(finished, destination):
         shutil.rmtree(finished, ignore_errors=True)

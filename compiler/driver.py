@@ -47,6 +47,8 @@ from infc.verification import Sets
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+TIMINGS = "timings.json"
+"""What every log folder holds."""
 Progress = Callable[[str, str], None]
 """Called with (target or "", what is being done now)."""
 
@@ -146,6 +148,9 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         for name in dict.fromkeys(request.targets)
     ]
     with bundle.staging(request.output) as stage:
+        for target in chosen:
+            bundle.require_replaceable(_destination(request, target))
+            bundle.require_replaceable(_log_folder(request, target), TIMINGS)
         optimized = _optimize(request, stage, progress)
         results = tuple(_compile_for(request, optimized, t, stage, progress) for t in chosen)
     before, after = optimized.nodes
@@ -295,14 +300,22 @@ def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
     )
 
 
+def _destination(request: Request, target: Target) -> Path:
+    return request.output / f"{request.name or request.model.stem}-{target.name}"
+
+
+def _log_folder(request: Request, target: Target) -> Path:
+    bundle_folder = _destination(request, target)
+    return bundle_folder.with_name(f"{bundle_folder.name}.log")
+
+
 def _compile_for(
     request: Request, optimized: _Optimized, target: Target, stage: Path, progress: Progress
 ) -> TargetResult:
     """Everything for one target; its failures are in the result."""
     watch = _Stopwatch(lambda name: progress(target.name, name))
     scratch = stage / target.name
-    destination = request.output / f"{request.name or request.model.stem}-{target.name}"
-    log = destination.with_name(f"{destination.name}.log")
+    destination, log = _destination(request, target), _log_folder(request, target)
     try:
         finished, document = _build_bundle(request, optimized, target, scratch, watch)
         watch.start("publishing")
@@ -417,7 +430,7 @@ def _keep_log(
     folder.mkdir(parents=True)
     if (scratch / "log").exists():
         shutil.copyfile(scratch / "log", folder / "worker.log")
-    (folder / "timings.json").write_text(json.dumps(timings, indent=2) + "\n")
+    (folder / TIMINGS).write_text(json.dumps(timings, indent=2) + "\n")
     if document is not None:
         (folder / "report.html").write_text(report.render(document, timings))
     bundle.publish(folder, log)

@@ -189,3 +189,59 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "error[E701]" in done.stderr
     assert "Traceback" not in done.stderr
     assert left == []
+
+
+@pytest.mark.parametrize("name", ["digits-cpu", "digits-cpu.log"])
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_what_infc_did_not_make_is_not_replaced(tmp_path: Path, name: str, kind: str) -> None:
+    mine = tmp_path / name
+    if kind == "folder":
+        mine.mkdir()
+        (mine / "thesis.txt").write_text("years of work")
+    elif kind == "file":
+        mine.write_text("years of work")
+    else:
+        mine.symlink_to("nowhere")
+    with pytest.raises(InfcError) as error:
+        driver.compile(Request(DIGITS, ("cpu",), tmp_path))
+    assert [d.code for d in error.value.diagnostics] == ["E701"]
+    assert str(mine) in error.value.diagnostics[0].message
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    if kind == "folder":
+        assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_name_that_is_too_long_is_e701_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(InfcError) as error:
+        driver.compile(Request(DIGITS, ("cpu",), tmp_path / "out", name="a" * 260))
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.code == "E701"
+    assert "too long" in diagnostic.message
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_somebody_else_publishes_meanwhile_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look whether one is there and the rename, there is time for another process."""
+    finished(tmp_path / "b")
+    monkeypatch.setattr(Path, "exists", lambda path: False)
+    with bundle.staging(tmp_path / "out") as stage:
+        bundle.publish(finished(stage / "new"), tmp_path / "b")
+    assert (tmp_path / "b" / "file").read_text() == "new"
+
+
+def test_a_stage_is_never_seen_with_a_lock_that_nobody_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = bundle.fcntl.flock
+    seen = []
+
+    def flock(file: object, how: int) -> None:
+        seen.append([p.name for p in tmp_path.glob(f"{bundle.STAGE_PREFIX}*/lock")])
+        lock(file, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(bundle.fcntl, "flock", flock)
+    with bundle.staging(tmp_path) as stage:
+        assert (stage / "lock").exists()
+    assert seen == [[]]

@@ -6,11 +6,13 @@ diagnostics and an exit code.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 """What a shell reports for a process that SIGINT or SIGPIPE ended."""
+STOPPING = (signal.SIGTERM, signal.SIGHUP)
+"""Signals after which infc cleans up, as it does after SIGINT."""
 
 _EPILOG = """\b
 Exit codes: 0 done, 1 build failed, 2 usage, 3 verification failed, 4 toolchain missing.
@@ -379,18 +383,70 @@ def completion_(shell: str) -> Output:
 
 def main() -> NoReturn:
     """Run the command line; every error becomes diagnostics and an exit code."""
+    _open_streams()
+    words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    try:
+        with cleaning_up():
+            status = _run("--json" in words, "--traceback" in words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        status = BROKEN_PIPE
+    except _UnwritableOutputError as error:
+        _discard_output()
+        _print_diagnostics([Diagnostic("E701", f"standard output cannot be written: {error}")])
+        status = ExitCode.BUILD_FAILED
+    sys.exit(status)
+
+
+def _open_streams() -> None:
+    """Put the null device where the caller closed a stream: the next file would take its place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    words = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+
+
+def _discard_output() -> None:
+    """Without this the interpreter would try to write what is left, and complain, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _UnwritableOutputError(Exception):
+    """Standard output took no more; the message is the system's."""
+
+
+class _Stopped(KeyboardInterrupt):
+    """One of `STOPPING` came; `status` is what a shell reports for it."""
+
+    status = INTERRUPTED
+
+
+@contextlib.contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Make the signals of `STOPPING` exceptions, so that what is half-made is removed."""
+
+    def stop(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+        stopped = _Stopped()
+        stopped.status = 128 + number
+        raise stopped
+
+    before = {n: signal.getsignal(n) for n in STOPPING}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:  # `nohup` ignores SIGHUP, and that is meant
+            signal.signal(number, stop)
     try:
-        status = _run("--json" in words, "--traceback" in words)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more; without this the interpreter would complain while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = BROKEN_PIPE
-    sys.exit(status)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run(as_json: bool, with_traceback: bool) -> int:
@@ -406,15 +462,18 @@ def _run(as_json: bool, with_traceback: bool) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return ExitCode.USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        status = cause.status if isinstance(cause, _Stopped) else INTERRUPTED
+        _print_result(Output({}, ""), status, as_json)
+        return status
     except Exception as error:
         if with_traceback:
             traceback.print_exc()
         answer = _failure(error)
     _print_diagnostics(answer.diagnostics)
-    _print_result(answer, as_json)
+    _print_result(answer, answer.exit_code, as_json)
     return answer.exit_code
 
 
@@ -448,16 +507,24 @@ def _print_diagnostics(diagnostics: Sequence[Diagnostic]) -> None:
         click.echo("\n\n".join(texts), err=True, color=color)
 
 
-def _print_result(answer: Output, as_json: bool) -> None:
+def _print_result(answer: Output, status: int, as_json: bool) -> None:
     """To stdout: one JSON document, also for a failure, or the text where there is any."""
+    plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
     if as_json:
         document = {
-            "ok": answer.exit_code == ExitCode.DONE,
-            "exit_code": int(answer.exit_code),
+            "ok": status == ExitCode.DONE,
+            "exit_code": int(status),
             "diagnostics": [d.to_json() for d in answer.diagnostics],
             **answer.document,
         }
-        click.echo(json.dumps(document, indent=2))
-    elif answer.text:
-        plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
-        click.echo(answer.text, color=not plain)
+        text = json.dumps(document, indent=2)
+    else:
+        text = answer.text
+    if not text:
+        return
+    try:
+        click.echo(text, color=not plain)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _UnwritableOutputError(error.strerror) from error

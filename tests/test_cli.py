@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from command import Done, infc, write_model
 
 from infc import driver
-from infc.cli import cli
+from infc.cli import cleaning_up, cli
 from infc.diagnostics import CODES, Diagnostic, InfcError, Severity
 from infc.passes import pass_names
 from infc.targets import BACK_ENDS, profiles
@@ -398,22 +399,55 @@ def test_broken_pipe_is_silent() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_interrupt_leaves_nothing(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_stop_leaves_nothing(model: Path, tmp_path: Path, number: int) -> None:
     process = subprocess.Popen(
-        [*INFC, "compile", str(model), "-o", str(tmp_path / "out")],
+        [*INFC, "compile", str(model), "-o", str(tmp_path / "out"), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     until = time.monotonic() + 60
-    while not list(tmp_path.glob("out/.infc-stage-*")) and time.monotonic() < until:
+    while not list(tmp_path.glob("out/.infc-stage-*/lock")) and time.monotonic() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err.strip() == "interrupted"
-    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "out"])
+    assert (process.returncode, err.strip()) == (128 + number, "interrupted")
+    assert json.loads(out) == {"ok": False, "exit_code": 128 + number, "diagnostics": []}
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    """As under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cleaning_up():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("words", ["passes", "--version", "passes --json", "bogus"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(words: str, closed: str) -> None:
+    command = f"{shlex.join(INFC)} {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == (2 if words == "bogus" else 0)
+    assert "Traceback" not in done.stderr
+    assert (done.stdout == "") == (">&-" in closed.split() or words == "bogus")
+
+
+def test_output_to_a_full_device_is_one_diagnostic() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*INFC, "passes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    expected = "error[E701]: standard output cannot be written: No space left on device\n"
+    assert done.stderr == expected
 
 
 @pytest.mark.parametrize("words", [["--help"], ["compile", "--help"]])

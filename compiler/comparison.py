@@ -74,19 +74,35 @@ def compare(
     pairs: Iterable[tuple[Tensors, Tensors]],
     threshold: Threshold,
     noise: Mapping[str, float] | None = None,
+    computed_in: Mapping[str, Precision] | None = None,
 ) -> tuple[OutputError, ...]:
     """Compare (reference, answer) sets output by output, in the reference's order.
 
-    `noise` maps an ill-conditioned output to the relative error that it is held to instead. The
-    pairs are consumed one at a time: no more than one is in memory.
+    `computed_in` names the outputs that the source model itself computes in a coarser arithmetic,
+    which are held to that one's threshold. `noise` maps an ill-conditioned output to the relative
+    error that it is held to instead. The pairs are consumed one at a time: no more than one is in
+    memory.
     """
     totals: dict[str, _Total] = {}
     for reference, answer in pairs:
         for name, value in reference.items():
             totals.setdefault(name, _Total()).add(value, answer.get(name))
     return tuple(
-        total.error(name, _held_to(threshold, (noise or {}).get(name)))
+        total.error(
+            name,
+            _held_to(
+                _coarser(threshold, (computed_in or {}).get(name, Precision.FP32)),
+                (noise or {}).get(name),
+            ),
+        )
         for name, total in totals.items()
+    )
+
+
+def _coarser(threshold: Threshold, precision: Precision) -> Threshold:
+    own = THRESHOLDS[precision]
+    return Threshold(
+        max(threshold.relative_error, own.relative_error), min(threshold.sqnr_db, own.sqnr_db)
     )
 
 

@@ -6,9 +6,10 @@ Numerical Algorithms, 4.2). `jitter` makes just such an error, and no other:
 
     y = Conv(x, w)   ->   y = Conv(x, w) * (1 + e),   |e| <= 1e-6, another for each channel
 
-and likewise for ConvTranspose, Gemm and MatMul. Where that alone moves an output outside its
-threshold - a softmax over logits of 1e9, say - a comparison on these inputs proves nothing: the
-inputs have to be others, or else the output is held to what such rounding does to it.
+(1e-3 where the sums are stored in float16) and likewise for ConvTranspose, Gemm and MatMul. Where
+that alone moves an output outside its threshold - a softmax over logits of 1e9, say - a comparison
+on these inputs proves nothing: the inputs have to be others, or else the output is held to what
+such rounding does to it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 JITTER = 1e-6
 """The relative error of a float32 sum of a few hundred products."""
+
+HALF_JITTER = 1e-3
+"""One unit in the last place of a float16."""
 
 
 def jitter(model: ir.Model, seed: int) -> ir.Model:
@@ -45,7 +49,8 @@ def _jitter_output(node: ir.Node, rng: Any) -> None:
     if not uses or not isinstance(graph, ir.Graph) or dtype not in floats:
         return
     shape = _CHANNELS[node.op_type](node) or (1,)
-    factors = 1.0 + JITTER * rng.uniform(-1.0, 1.0, shape)
+    size = HALF_JITTER if dtype == ir.DataType.FLOAT16 else JITTER
+    factors = 1.0 + size * rng.uniform(-1.0, 1.0, shape)
     name = f"{value.name}/jitter"
     tensor = ir.tensor(factors.astype(dtype.numpy()), dtype)
     constant = ir.Value(name=f"{name}/factors", const_value=tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.feeds import make_feeds, write_feeds
 from infc.request import Precision, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
+from infc.source_precision import source_precisions
 from infc.targets import Target, back_end
 from infc.verification import UNOPTIMIZED, Sets, compare_sets, run_entry
 
@@ -65,11 +67,22 @@ def reference_sets(
             "E107",
             first.message,
             notes=first.notes,
-            help="give the shapes it needs with `--input`, or skip with `--no-verify`",
+            help=_remedy(first.message),
         ) from error
-    sets = Sets(feeds, answers, scale_log2)
+    computed_in = source_precisions(source.model)
+    sets = Sets(feeds, answers, scale_log2, computed_in=computed_in)
     _require_finite(sets)
     return sets
+
+
+def _remedy(message: str) -> str:
+    """What to do about ONNX Runtime's `message` on a source model."""
+    if re.search(r"IR version|till opset", message):
+        return (
+            "export the model again for an earlier version of ONNX, install a later ONNX Runtime,\n"
+            "or skip with `--no-verify`"
+        )
+    return "give the shapes it needs with `--input`, or skip with `--no-verify`"
 
 
 def _blame_operators(source: Source, target: Target, scratch: Path, limits: WorkerLimits) -> None:
@@ -198,6 +211,7 @@ def describe(options: VerifyOptions, sets: Sets) -> dict[str, Any]:
         "inputs": "the user's data" if options.data else f"random, seed {options.seed}{scaled}",
         "sets": len(sets.feeds),
         **({"noise": dict(sets.noise)} if sets.noise else {}),
+        **({"computed_in": dict(sets.computed_in)} if sets.computed_in else {}),
     }
 
 

@@ -126,6 +126,10 @@ def _verdict(proof: Mapping[str, Any]) -> str:
             f"{name} is ill-conditioned: held to a relative error of {format_error(bound)}"
             for name, bound in proof.get("noise", {}).items()
         ),
+        *(
+            f"{name} is computed in {precision} by the source model, and held to that"
+            for name, precision in proof.get("computed_in", {}).items()
+        ),
     ]
     return "\n".join(lines)
 

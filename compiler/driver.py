@@ -112,6 +112,10 @@ class VerifyResult:
     through: str
     sets: int
     errors: tuple[OutputError, ...]
+    device: str
+    """That the target names."""
+    ran_on: str
+    """The same, or what stood in where that is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +234,11 @@ def verify(
         else:
             sets = verification.recorded_sets(subject)
         progress("", f"running the artifact through {through}")
-        answers = _run_bundle(subject, target, sets, through, scratch, limits)
+        answers, ran_on = _run_bundle(subject, target, sets, through, scratch, limits)
         errors = verification.compare_sets(sets, answers, threshold)
     code = "E602" if through == "runtime" else "E603"
     comparison.require(errors, code, f"`{path}` through {through}", "compile the model again")
-    return VerifyResult(path, through, len(sets.feeds), errors)
+    return VerifyResult(path, through, len(sets.feeds), errors, target.device, ran_on)
 
 
 def bench(
@@ -264,9 +268,11 @@ def bench(
             figures = verification.bench_in_worker(subject, folder, timing, scratch / "run", limits)
         else:
             figures = loaders.bench_through(subject, through, folder, timing, scratch, limits)
+            figures = {**figures, "ran_on": _loader_device(subject, target)}
     return {
         "bundle": str(path),
         "target": target.name,
+        "device": target.device,
         "through": through,
         "threads": threads,
         "inputs": {k: list(v.shape) for k, v in feeds.items()},
@@ -406,12 +412,18 @@ def _build_bundle(
 
 def _run_bundle(
     subject: Bundle, target: Target, sets: Sets, through: str, scratch: Path, limits: WorkerLimits
-) -> tuple[Path, ...]:
+) -> tuple[tuple[Path, ...], str]:
+    """The folders of the answers, and the device that gave them."""
     if through == "runtime":
         return verification.run_artifact(sets, target, subject.entry, scratch / "run", limits)
     answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
     loaders.run_through(subject, through, sets.feeds, answers, scratch, limits)
-    return answers
+    return answers, _loader_device(subject, target)
+
+
+def _loader_device(subject: Bundle, target: Target) -> str:
+    """What `loaders` run a loader on: where the artifact itself was verified."""
+    return str(subject.manifest["artifact"]["notes"].get("verified_on", target.device))
 
 
 def _keep_log(

@@ -6,6 +6,7 @@ out where standard output is not a terminal.
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,11 +97,15 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         ("nodes", _nodes(result)),
         ("verified", _verdict(proof)),
     ]
-    if manifest["loaders"]:
+    notes = manifest["artifact"]["notes"]
+    if passed and "verified_on" in notes:
+        lines.append(("", _stand_in(target["device"], notes["verified_on"])))
+    path = shlex.quote(str(row.bundle))
+    if manifest["loaders"] and passed:
         through = "cpp" if "cpp" in manifest["loaders"] else manifest["loaders"][0]
-        lines.append(("next", f"infc verify {row.bundle} --through {through}"))
-    else:
-        lines.append(("next", f"infc bench {row.bundle}"))
+        lines.append(("next", f"infc verify {path} --through {through}"))
+    else:  # without reference vectors there is nothing to verify with
+        lines.append(("next", f"infc bench {path}"))
     return f"{headline}\n{labelled(lines)}"
 
 
@@ -108,6 +113,11 @@ def _failed_block(row: TargetResult) -> str:
     codes = ", ".join(dict.fromkeys(d.code for d in row.diagnostics))
     text = f"{click.style(row.target, bold=True, fg='red')}  failed ({codes})"
     return text if row.log is None else f"{text}\n{labelled([('log', str(row.log))])}"
+
+
+def _stand_in(device: str, ran_on: str) -> str:
+    """That the artifact ran elsewhere than on its target's device; "" where it did not."""
+    return "" if device == ran_on else f"on {ran_on}: {device} is absent here"
 
 
 def _nodes(result: CompileResult | OptimizeResult) -> str:
@@ -187,11 +197,15 @@ def verified(result: VerifyResult) -> Output:
         "bundle": str(result.bundle),
         "through": result.through,
         "sets": result.sets,
+        "device": result.device,
+        "ran_on": result.ran_on,
         "outputs": outputs,
     }
     passed = click.style("passed", bold=True, fg="green")
     sets = count(result.sets, "input set")
     text = f"{passed}  {result.bundle} through {result.through} on {sets}"
+    if stand_in := _stand_in(result.device, result.ran_on):
+        text += f", {stand_in}"
     return Output(document, f"{text}\n{textwrap.indent(errors_table(outputs), '  ')}")
 
 
@@ -203,7 +217,10 @@ def benched(figures: Mapping[str, Any]) -> Output:
     text = f"{head}  {figures['bundle']} through {figures['through']}, {threads}\n"
     spread = f"{figures['min_ms']:.3f} to {figures['max_ms']:.3f} ms"
     runs = count(figures["runs"], "run")
-    text += labelled([("latency", f"median of {runs}, {spread}"), ("inputs", shapes)])
+    rows = [("latency", f"median of {runs}, {spread}"), ("inputs", shapes)]
+    if stand_in := _stand_in(figures["device"], figures["ran_on"]):
+        rows.append(("device", stand_in))
+    text += labelled(rows)
     return Output(figures, text)
 
 

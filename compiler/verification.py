@@ -104,7 +104,7 @@ def check_artifact(
     Raises:
         InfcError: E602 where it does not answer as the source model does, E204, E5xx.
     """
-    answers = run_artifact(sets, target, entry, scratch, limits)
+    answers, _ = run_artifact(sets, target, entry, scratch, limits)
     errors = compare_sets(sets, answers, THRESHOLDS[target.precision])
     remedy = "nothing was published; another back end may do better (`infc targets`)"
     require(errors, "E602", f"the `{target.name}` artifact", remedy)
@@ -113,11 +113,11 @@ def check_artifact(
 
 def run_artifact(
     sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits
-) -> tuple[Path, ...]:
-    """Run an artifact on every input set; return the folders of its answers."""
+) -> tuple[tuple[Path, ...], str]:
+    """Run an artifact on every input set; return the folders of its answers, and the device."""
     names = list(load_tensors(sets.feeds[0])), list(load_tensors(sets.reference[0]))
     what = f"`{target.back_end}` while running the artifact"
-    return run_entry(
+    return _run_on(
         module_of(target.back_end), entry, target, sets.feeds, names, scratch, limits, what
     )
 
@@ -133,6 +133,20 @@ def run_entry(
     what: str,
 ) -> tuple[Path, ...]:
     """Run `entry` in a worker; `names` are those of its inputs and outputs, in order."""
+    return _run_on(module, entry, target, feeds, names, scratch, limits, what)[0]
+
+
+def _run_on(
+    module: str,
+    entry: Path,
+    target: Target,
+    feeds: Sequence[Path],
+    names: tuple[Sequence[str], Sequence[str]],
+    scratch: Path,
+    limits: WorkerLimits,
+    what: str,
+) -> tuple[tuple[Path, ...], str]:
+    """As `run_entry`, with the device it ran on."""
     folders = tuple((scratch / f"answers-{i}").resolve() for i in range(len(feeds)))
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -141,8 +155,9 @@ def run_entry(
         "sets": [[str(f.resolve()), str(o)] for f, o in zip(feeds, folders, strict=True)],
     }
     log = scratch / "log"
-    workers.call(workers.Call(module, "run", payload, scratch / "run", log, what), limits)
-    return folders
+    job = workers.Call(module, "run", payload, scratch / "run", log, what)
+    answer = workers.call(job, limits)
+    return folders, str(answer["ran_on"])
 
 
 def _run_payload(
@@ -161,7 +176,7 @@ def _run_payload(
 def bench_in_worker(
     bundle: Bundle, feeds: Path, timing: Timing, scratch: Path, limits: WorkerLimits
 ) -> dict[str, Any]:
-    """Time the artifact in its runtime, from Python: `min_ms`, `median_ms`, `max_ms`, `runs`."""
+    """Time the artifact from Python: `min_ms`, `median_ms`, `max_ms`, `runs`, and `ran_on`."""
     target = Target.from_json(bundle.manifest["target"])
     names = [s.name for s in bundle.inputs], [s.name for s in bundle.outputs]
     payload = {

@@ -4,9 +4,9 @@ A *back end* is a module in this folder (or one that another distribution offers
 `infc.targets` entry point). A *target* is what the user names: a hardware profile in
 `profiles.toml`, or a back end's own name with its defaults.
 
-The module-level names of a back end are those of `BackEnd`. `legalize` runs in the driver and
-sees onnx_ir only; `check`, `build` and `open` run in a worker process, where the vendor's SDK is
-imported, and nowhere else.
+The module-level names of a back end are those of `BackEnd`. `require_options` and `legalize` run
+in the driver and see onnx_ir at most; `check`, `build`, `open` and `device` run in a worker
+process, where the vendor's SDK is imported, and nowhere else.
 """
 
 from __future__ import annotations
@@ -146,6 +146,13 @@ class BackEnd(Protocol):
     """The graph is converted up to this opset of the default domain where it is below."""
     LOADER: LoaderSpec
 
+    def require_options(self, target: Target) -> None:
+        """Raise E205 for a value in `target.options` that makes no sense (`choice` does).
+
+        Runs in the driver before anything is read; the names are checked already.
+        """
+        ...
+
     def legalize(self, model: ir.Model, target: Target) -> None:
         """Rewrite `model`, a clone of the neutral graph, into what the back end takes."""
         ...
@@ -160,6 +167,13 @@ class BackEnd(Protocol):
 
     def open(self, job: RunJob) -> Runner:
         """Load an artifact and return the function that runs it. Runs in a worker."""
+        ...
+
+    def device(self, target: Target) -> str:
+        """The device that `open` runs on here: the target's, or what stands in where it is absent.
+
+        Runs in a worker.
+        """
         ...
 
 
@@ -205,7 +219,8 @@ def configure(target: Target, precision: Precision | None, options: Mapping[str,
     """Return `target` with the user's precision and options applied.
 
     Raises:
-        InfcError: E205 for an option or a precision that the back end does not have.
+        InfcError: E205 for an option, a value of one, or a precision that the back end does not
+            have.
     """
     end = back_end(target.back_end)
     for key in options:
@@ -218,7 +233,22 @@ def configure(target: Target, precision: Precision | None, options: Mapping[str,
         raise fail(
             "E205", f"`{target.name}` cannot be built at `{chosen}`", help=f"its precisions: {have}"
         )
-    return replace(target, precision=chosen, options={**target.options, **options})
+    configured = replace(target, precision=chosen, options={**target.options, **options})
+    end.require_options(configured)
+    return configured
+
+
+def choice(target: Target, option: str, values: Sequence[str], default: str) -> str:
+    """The value of `option` in `target.options`, one of `values`.
+
+    Raises:
+        InfcError: E205 where it is none of them.
+    """
+    value = target.options.get(option, default)
+    if value not in values:
+        have = ", ".join(f"`{v}`" for v in values)
+        raise fail("E205", f"`-X {option}={value}`: no such value", help=f"its values: {have}")
+    return value
 
 
 def module_of(name: str) -> str:

@@ -24,7 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.request import Precision
-from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+from infc.targets import (
+    Artifact,
+    BackEndError,
+    BuildJob,
+    LoaderSpec,
+    RunJob,
+    Target,
+    Unsupported,
+    choice,
+)
 from infc.targets.onnxruntime_flatbuffer import canonicalize
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
 
@@ -59,13 +68,13 @@ BFLOAT16 = 16
 """onnx.TensorProto.BFLOAT16; numpy has no such type, so that it needs a way of its own."""
 
 
-def legalize(model: ir.Model, target: Target) -> None:
-    """Fuse Conv and activation.
-
-    Raises:
-        InfcError: E205 for an option's value.
-    """
+def require_options(target: Target) -> None:
+    """The format, and a level of optimisation that it can have."""
     _level(target)
+
+
+def legalize(model: ir.Model, target: Target) -> None:
+    """Fuse Conv and activation."""
     fuse_conv_activation(model)
 
 
@@ -139,6 +148,11 @@ def open(job: RunJob) -> Runner:
     return run
 
 
+def device(target: Target) -> str:
+    """Always the CPU."""
+    return "CPU"
+
+
 def _run(session: Any, names: list[str], feeds: Tensors) -> list[Any]:
     return list(session.run(names, dict(feeds)))
 
@@ -203,21 +217,13 @@ def _session(
 
 
 def _format(target: Target) -> str:
-    return _choice(target, "format", FORMATS, "onnx")
+    return choice(target, "format", FORMATS, "onnx")
 
 
 def _level(target: Target) -> str:
     if _format(target) == "ort":
-        return _choice(target, "graph-optimization", ("off", "basic", "extended"), "extended")
-    return _choice(target, "graph-optimization", tuple(LEVELS), "all")
-
-
-def _choice(target: Target, option: str, values: Sequence[str], default: str) -> str:
-    value = target.options.get(option, default)
-    if value not in values:
-        have = ", ".join(f"`{v}`" for v in values)
-        raise fail("E205", f"`-X {option}={value}`: no such value", help=f"its values: {have}")
-    return value
+        return choice(target, "graph-optimization", ("off", "basic", "extended"), "extended")
+    return choice(target, "graph-optimization", tuple(LEVELS), "all")
 
 
 def message_of(error: Exception) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +43,10 @@ MIN_OPSET = 7
 
 CMAKE_ENTRY = "OpenVINO_DIR"
 NO_RULE = "OpenVINO has no conversion rule for it"
+
+
+def require_options(target: Target) -> None:
+    """Nothing: it has none."""
 
 
 def legalize(model: ir.Model, target: Target) -> None:
@@ -143,9 +146,7 @@ def open(job: RunJob) -> Runner:
     import openvino
 
     core = openvino.Core()
-    device = _device(core, job.target)
-    if device != job.target.device:
-        sys.stderr.write(f"device {job.target.device} is absent: running on {device}\n")
+    present = _device(core, job.target)
     # AUTO and HETERO pass neither on to the CPU.
     core.set_property("CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     if job.threads:
@@ -154,7 +155,7 @@ def open(job: RunJob) -> Runner:
     if job.target.precision is Precision.FP32:
         config["INFERENCE_PRECISION_HINT"] = "f32"
     try:
-        compiled = core.compile_model(str(job.entry), device, config)
+        compiled = core.compile_model(str(job.entry), present, config)
         request = compiled.create_infer_request()
         # By position: the CPU plugin merges the names of outputs that are one constant.
         ports = dict(zip(job.outputs, compiled.outputs, strict=True))
@@ -171,6 +172,13 @@ def open(job: RunJob) -> Runner:
         return {name: _array(request.get_tensor(port)) for name, port in ports.items()}
 
     return run
+
+
+def device(target: Target) -> str:
+    """The target's, or the CPU where the target's is absent."""
+    import openvino
+
+    return _device(openvino.Core(), target)
 
 
 def _tensor(array: Any) -> Any:

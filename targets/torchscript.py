@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.request import Precision
-from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+from infc.targets import (
+    Artifact,
+    BackEndError,
+    BuildJob,
+    LoaderSpec,
+    RunJob,
+    Target,
+    Unsupported,
+    choice,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,6 +66,12 @@ def _library_path() -> list[Path]:
 
 
 LOADER = LoaderSpec("torchscript", _sdk, _library_path)
+
+
+def require_options(target: Target) -> None:
+    """Each is a switch."""
+    for option in OPTIONS:
+        _on(target, option, default=False)
 
 
 def legalize(model: ir.Model, target: Target) -> None:
@@ -107,6 +122,11 @@ def open(job: RunJob) -> Runner:
         return {n: _array(t) for n, t in zip(job.outputs, results, strict=True)}
 
     return run
+
+
+def device(target: Target) -> str:
+    """Always the CPU."""
+    return "CPU"
 
 
 def _emit(path: Path) -> tuple[Program, list[Unsupported]]:
@@ -201,10 +221,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _on(target: Target, option: str, *, default: bool) -> bool:
-    value = target.options.get(option, "on" if default else "off")
-    if value not in ("on", "off"):
-        raise BackEndError(f"option `{option}` is `on` or `off`, not `{value}`")
-    return value == "on"
+    return choice(target, option, ("on", "off"), "on" if default else "off") == "on"
 
 
 def _torch_folder() -> Path:

@@ -74,6 +74,14 @@ def test_compile_text_says_what_was_built_and_how_to_go_on(model: Path, tmp_path
     assert "\x1b" not in done.out
 
 
+def test_how_to_go_on_can_be_pasted_and_works(model: Path, tmp_path: Path) -> None:
+    done = infc("compile", model, "-o", tmp_path, "--name", "my net", "--no-verify")
+    words = shlex.split(done.out.splitlines()[-1])[1:]
+    # Not `verify`: a bundle that was not verified holds nothing to verify with.
+    assert words == ["infc", "bench", str(tmp_path / "my net-cpu")]
+    assert infc(*words[1:]).status == 0
+
+
 def test_quiet_prints_paths_only(model: Path, tmp_path: Path) -> None:
     done = infc("compile", model, "-o", tmp_path, "-q", "--no-verify", "--loader", "none")
     assert (done.status, done.out) == (0, f"{tmp_path / 'small-cpu'}\n")

@@ -101,12 +101,15 @@ def _run_job(payload: Mapping[str, Any]) -> RunJob:
 
 
 def _run(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Run every folder of feeds through one opened artifact; outputs go to the paired folder."""
+    """Run every folder of feeds through one opened artifact; outputs go to the paired folder.
+
+    The answer says on which device that was.
+    """
     run = end.open(_run_job(payload))
     for feeds, outputs in payload["sets"]:
         results = run(load_tensors(Path(feeds)))
         save_tensors(Path(outputs), {name: results[name] for name in payload["outputs"]})
-    return {}
+    return {"ran_on": end.device(Target.from_json(payload["target"]))}
 
 
 def _bench(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +128,7 @@ def _bench(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
         "min_ms": min(times_ms),
         "median_ms": statistics.median(times_ms),
         "max_ms": max(times_ms),
+        "ran_on": end.device(Target.from_json(payload["target"])),
     }
 
 

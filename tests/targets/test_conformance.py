@@ -178,5 +178,5 @@ def test_the_module_is_what_the_protocol_says(name: str) -> None:
     assert name == end.NAME
     assert all(isinstance(text, str) and text for text in end.OPTIONS.values())
     assert Precision.FP32 in end.PRECISIONS
-    for attribute in ("legalize", "check", "build", "open"):
+    for attribute in ("require_options", "legalize", "check", "build", "open", "device"):
         assert callable(getattr(end, attribute))

@@ -14,7 +14,7 @@ from conformance_models import CASES, model, random
 
 from infc import building, driver
 from infc.diagnostics import InfcError
-from infc.request import Request, VerifyOptions
+from infc.request import Request
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEndError, BuildJob, RunJob, Target, onnxruntime
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
@@ -175,10 +175,14 @@ def test_the_flatbuffer_is_verified_and_reproducible(tmp_path: Path) -> None:
     ],
 )
 def test_an_unknown_value_of_an_option_is_refused(options: dict[str, str], tmp_path: Path) -> None:
-    verify = VerifyOptions(enabled=False)
-    result = compiled(tmp_path, CASES["scalars"].make(), options=options, verify=verify)
-    assert [d.code for d in result.diagnostics] == ["E205"]
-    assert list(options.values())[-1] in result.diagnostics[0].message
+    """Before anything is read or run: the model need not even be there."""
+    request = Request(tmp_path / "absent.onnx", ("cpu",), tmp_path / "out", options=options)
+    with pytest.raises(InfcError) as caught:
+        driver.compile(request)
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "E205"
+    assert list(options.values())[-1] in diagnostic.message
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_node_without_a_kernel_is_listed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from conformance_models import CASES, model, random
 
-from infc import driver
+from infc import driver, results
 from infc.diagnostics import InfcError
 from infc.request import InputSpec, Precision, Request
 from infc.signature import TensorSpec
@@ -184,6 +184,13 @@ def test_the_manifest_says_where_it_was_verified(tmp_path: Path) -> None:
     manifest = json.loads((result.bundle / "manifest.json").read_text())
     assert manifest["artifact"]["notes"] == {"verified_on": "CPU"}
     assert manifest["target"]["device"] == "NPU"
+    verified = driver.verify(result.bundle)
+    assert (verified.device, verified.ran_on) == ("NPU", "CPU")
+    assert "input sets, on CPU: NPU is absent here" in results.verified(verified).text
+    assert results.verified(verified).document["ran_on"] == "CPU"
+    figures = driver.bench(result.bundle, runs=1, warmup=0)
+    assert (figures["device"], figures["ran_on"]) == ("NPU", "CPU")
+    assert "on CPU: NPU is absent here" in results.benched(figures).text
 
 
 def test_the_wheel_is_an_sdk(monkeypatch: pytest.MonkeyPatch) -> None:

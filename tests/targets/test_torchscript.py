@@ -21,7 +21,7 @@ from infc import driver
 from infc.diagnostics import InfcError
 from infc.request import Request
 from infc.signature import TensorSpec, numpy_dtype
-from infc.targets import BackEndError, BuildJob, RunJob, Target, torchscript
+from infc.targets import BuildJob, RunJob, Target, configure, look_up, torchscript
 
 pytestmark = pytest.mark.usefixtures("torch_is_there")
 
@@ -212,9 +212,12 @@ def test_nothing_warns_of_deprecation(tmp_path: Path) -> None:
         torchscript.open(job)({"x": np.ones((1, 1), np.float32), "c": np.array(False)})
 
 
-def test_a_bad_value_of_an_option_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackEndError, match="`freeze` is `on` or `off`, not `maybe`"):
-        build(BRANCH, tmp_path, freeze="maybe")
+@pytest.mark.parametrize("option", list(torchscript.OPTIONS))
+def test_a_bad_value_of_an_option_is_refused(option: str) -> None:
+    with pytest.raises(InfcError, match=f"`-X {option}=maybe`: no such value") as caught:
+        configure(look_up("torchscript"), None, {option: "maybe"})
+    (diagnostic,) = caught.value.diagnostics
+    assert (diagnostic.code, diagnostic.help) == ("E205", "its values: `on`, `off`")
 
 
 def test_every_unsupported_node_is_listed(tmp_path: Path) -> None:

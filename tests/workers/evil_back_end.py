@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infc.request import Precision
-from infc.targets import Artifact, BuildJob, LoaderSpec, RunJob, Target
+from infc.targets import Artifact, BuildJob, LoaderSpec, RunJob, Target, choice
 
 NAME = "evil"
 SUMMARY = "misbehaves on purpose"
@@ -25,6 +25,11 @@ OPTIONS = {"how": "the way it misbehaves", "when": "build or run"}
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 13
 LOADER = LoaderSpec("onnxruntime", dict, list)
+
+
+def require_options(target: Target) -> None:
+    choice(target, "how", ("legalize", *ways), "nothing")
+    choice(target, "when", ("build", "run"), "build")
 
 
 def legalize(model: Any, target: Target) -> None:
@@ -56,6 +61,10 @@ def open(job: RunJob) -> Any:
         return {name: np.zeros((1,), np.float32) for name in job.outputs}
 
     return run
+
+
+def device(target: Target) -> str:
+    return "CPU"
 
 
 def misbehave(target: Target, step: str) -> None:

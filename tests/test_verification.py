@@ -131,6 +131,22 @@ def test_a_source_that_does_not_run_is_e107(tmp_path: Path) -> None:
     assert result.exit_code == ExitCode.DONE
 
 
+@pytest.mark.parametrize(("ir_version", "opset"), [(14, 17), (8, 28)])
+def test_a_source_too_new_for_its_runtime_is_not_told_to_give_shapes(
+    tmp_path: Path, ir_version: int, opset: int
+) -> None:
+    model = onnx.load(relu_model(tmp_path / "m.onnx", "2"))
+    model.ir_version = ir_version
+    model.opset_import[0].version = opset
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(InfcError) as error:
+        driver.compile(Request(tmp_path / "m.onnx", ("cpu",), tmp_path / "out"))
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.code == "E107"
+    assert "--input" not in diagnostic.help
+    assert "an earlier version of ONNX" in diagnostic.help
+
+
 def test_a_recorded_reference_that_differs_is_e602(tmp_path: Path) -> None:
     model = relu_model(tmp_path / "m.onnx", "2")
     result = driver.compile(Request(model, ("cpu",), tmp_path / "out"))

@@ -1,6 +1,6 @@
 """The whole pipeline over random graphs: valid after every pass, no larger, the same answers.
 
-`INFC_RANDOM_GRAPHS=20000` runs that many ; the seed of a finding is in the
+`INFC_RANDOM_GRAPHS=20000` runs that many; the seed of a finding is in the
 message, and `random_graph(seed)` makes the graph again.
 """
 

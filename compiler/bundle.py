@@ -81,7 +81,7 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
             schema, or a file is missing or does not have the hash that the manifest records.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["schema_version"]
         rows = dict(manifest["files"])
     except OSError as error:
@@ -115,7 +115,7 @@ def _check_schema(path: Path, manifest: Any) -> None:
 
     from jsonschema import Draft202012Validator
 
-    schema = json.loads((files("infc") / "manifest.schema.json").read_text())
+    schema = json.loads((files("infc") / "manifest.schema.json").read_text(encoding="utf-8"))
     error = next(Draft202012Validator(schema).iter_errors(manifest), None)
     if error is not None:
         raise fail("E702", f"`{path}` is damaged at {error.json_path}: {error.message[:200]}")
@@ -151,7 +151,7 @@ def file_table(folder: Path) -> dict[str, dict[str, Any]]:
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Hash every file of `folder`, write the manifest, and return it."""
     document = {"schema_version": SCHEMA_VERSION, **fields, "files": file_table(folder)}
-    (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
 
 

@@ -405,7 +405,9 @@ def _build_bundle(
         proof,
     )
     sizes = bundle.file_table(finished)
-    (finished / "report.html").write_text(report.render({**document, "files": sizes}, None))
+    (finished / "report.html").write_text(
+        report.render({**document, "files": sizes}, None), encoding="utf-8"
+    )
     document = bundle.write_manifest(finished, document)
     return finished, document
 
@@ -442,9 +444,9 @@ def _keep_log(
     folder.mkdir(parents=True)
     if (scratch / "log").exists():
         shutil.copyfile(scratch / "log", folder / "worker.log")
-    (folder / TIMINGS).write_text(json.dumps(timings, indent=2) + "\n")
+    (folder / TIMINGS).write_text(json.dumps(timings, indent=2) + "\n", encoding="utf-8")
     if document is not None:
-        (folder / "report.html").write_text(report.render(document, timings))
+        (folder / "report.html").write_text(report.render(document, timings), encoding="utf-8")
     bundle.publish(folder, log)
 
 

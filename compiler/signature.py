@@ -98,7 +98,7 @@ def save_tensors(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]]) -> N
         index.append(
             {"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "file": file}
         )
-    (folder / "tensors.json").write_text(json.dumps(index, indent=1) + "\n")
+    (folder / "tensors.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
 def load_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -111,7 +111,7 @@ def load_tensors(folder: Path) -> dict[str, np.ndarray[Any, Any]]:
     import numpy as np
 
     out = {}
-    for row in json.loads((folder / "tensors.json").read_text()):
+    for row in json.loads((folder / "tensors.json").read_text(encoding="utf-8")):
         data = (folder / row["file"]).read_bytes()
         out[row["name"]] = np.frombuffer(data, numpy_dtype(row["dtype"])).reshape(row["shape"])
     return out

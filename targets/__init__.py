@@ -184,7 +184,7 @@ class BackEndError(Exception):
 @cache
 def profiles() -> Mapping[str, Target]:
     """All targets by name: the profiles in order, then the back ends of other distributions."""
-    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
+    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8"))
     out = {}
     for name, row in table.items():
         precision = Precision(row.get("precision", "fp32"))

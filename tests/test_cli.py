@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from command import Done, infc, write_model
 
@@ -542,3 +543,28 @@ def test_colour_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert b"\x1b[1;31merror[E110]" in seen({})
     assert b"\x1b" not in seen({"NO_COLOR": "1"})
+
+
+def test_the_locale_changes_nothing(tmp_path: Path) -> None:
+    """Names beyond ASCII where the system's own encoding has none of them."""
+    graph = onnx.load(write_model(tmp_path / "m.onnx")).graph
+    graph.input[0].name = graph.node[0].input[0] = "größe"
+    graph.name = graph.node[1].name = "模"
+    model = tmp_path / "m.onnx"
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), model)
+    poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for folder, extra in (("rich", {"PYTHONUTF8": "1"}), ("poor", poor)):
+        done = subprocess.run(
+            [*INFC, "compile", str(model), "-o", str(tmp_path / folder), "-q"],
+            env={**os.environ, **extra},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    ours, theirs = (
+        {p.relative_to(f): p.read_bytes() for p in f.rglob("*") if p.is_file()}
+        for f in (tmp_path / "rich" / "m-cpu", tmp_path / "poor" / "m-cpu")
+    )
+    assert ours == theirs

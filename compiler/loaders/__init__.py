@@ -120,7 +120,9 @@ def _require_order(bundle: Bundle, feeds: Path) -> None:
     Raises:
         InfcError: E110 for a folder of another model.
     """
-    names = [row["name"] for row in json.loads((feeds / "tensors.json").read_text())]
+    names = [
+        row["name"] for row in json.loads((feeds / "tensors.json").read_text(encoding="utf-8"))
+    ]
     expected = [spec.name for spec in bundle.inputs]
     if names != expected:
         raise fail("E110", f"`{feeds}` holds {', '.join(names)}; the inputs are {expected}")

@@ -33,9 +33,11 @@ def render(
     spec = back_end(target.back_end).LOADER
     (folder / "runtime").mkdir(parents=True)
     for name in RUNTIME_FILES:
-        (folder / "runtime" / name).write_text(plain(f"cpp/runtime/{name}"))
-    (folder / "adaptor.cpp").write_text(plain(f"cpp/adaptors/{spec.adaptor}.cpp"))
-    (folder / "sdk.cmake").write_text(plain(f"cmake/adaptors/{spec.adaptor}.cmake"))
+        (folder / "runtime" / name).write_text(plain(f"cpp/runtime/{name}"), encoding="utf-8")
+    (folder / "adaptor.cpp").write_text(plain(f"cpp/adaptors/{spec.adaptor}.cpp"), encoding="utf-8")
+    (folder / "sdk.cmake").write_text(
+        plain(f"cmake/adaptors/{spec.adaptor}.cmake"), encoding="utf-8"
+    )
     values = {**layout(signature), **_facts(target, artifact, model)}
     name = signature.name
     for file, template in {
@@ -47,7 +49,7 @@ def render(
         "CMakeLists.txt": "CMakeLists.txt.j2",
         "README.md": "README.md.j2",
     }.items():
-        (folder / file).write_text(fill(f"cpp/{template}", values))
+        (folder / file).write_text(fill(f"cpp/{template}", values), encoding="utf-8")
 
 
 def _facts(target: Target, artifact: Artifact, model: Path) -> dict[str, Any]:

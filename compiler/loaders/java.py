@@ -217,7 +217,7 @@ def render(folder: Path, signature: Signature) -> None:
         "CMakeLists.txt": "java/CMakeLists.txt.j2",
         "README.md": "java/README.md.j2",
     }.items():
-        (folder / file).write_text(rendering.fill(template, filled))
+        (folder / file).write_text(rendering.fill(template, filled), encoding="utf-8")
 
 
 def _values(s: Signature) -> dict[str, Any]:

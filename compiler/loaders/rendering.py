@@ -38,7 +38,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 def plain(path: str) -> str:
     """The text of `templates/<path>`, a file that is copied as it is."""
-    return files("infc.templates").joinpath(path).read_text()
+    return files("infc.templates").joinpath(path).read_text(encoding="utf-8")
 
 
 def c_string(text: str) -> str:

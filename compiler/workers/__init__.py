@@ -66,7 +66,7 @@ def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> 
         "result": str(result),
         "memory_bytes": limits.memory_bytes,
     }
-    request.write_text(json.dumps(document))
+    request.write_text(json.dumps(document), encoding="utf-8")
     start = job.log.stat().st_size if job.log.exists() else 0
     with job.log.open("ab") as log:
         status = _run(
@@ -127,7 +127,7 @@ def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict
             notes=tail,
         )
     try:
-        answer = json.loads(result.read_text())
+        answer = json.loads(result.read_text(encoding="utf-8"))
         if answer["protocol"] != PROTOCOL:
             raise ValueError("protocol")
         if answer["ok"]:
@@ -138,7 +138,7 @@ def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict
         kind, message = str(answer["kind"]), str(answer["message"])
         error_type = str(answer["type"])
         # For whoever reads the log; the diagnostic has the message and what came before.
-        with job.log.open("a") as log:
+        with job.log.open("a", encoding="utf-8") as log:
             log.write(str(answer["traceback"]))
     except (ValueError, KeyError, TypeError) as error:
         raise fail(

@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Do the job named on the command line; the exit status says only whether it ran."""
-    job = json.loads(Path(sys.argv[1]).read_text())
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     _take_limits(job["memory_bytes"])
     answer: dict[str, Any]
     try:
@@ -38,7 +38,7 @@ def main() -> int:
         answer = {"ok": False, **_describe(error), "traceback": traceback.format_exc()}
     result = Path(job["result"])
     partial = result.with_suffix(".partial")
-    partial.write_text(json.dumps({"protocol": 1, **answer}))
+    partial.write_text(json.dumps({"protocol": 1, **answer}), encoding="utf-8")
     partial.replace(result)
     sys.stdout.flush()
     sys.stderr.flush()

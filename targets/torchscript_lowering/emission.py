@@ -215,7 +215,7 @@ def library() -> Mapping[str, ast.FunctionDef]:
     """All functions of the `*_script` modules, which are read, never imported."""
     found = {}
     for path in sorted(Path(__file__).parent.glob("*_script.py")):
-        for item in ast.parse(path.read_text()).body:
+        for item in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(item, ast.FunctionDef):
                 found[item.name] = item
     return found

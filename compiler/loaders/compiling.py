@@ -9,6 +9,7 @@ and set of flags, and its objects are kept in `$INFC_HOME/cache`: libtorch's hea
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infc.bundle import Bundle, sha256_of
+from infc.bundle import Bundle, publish, sha256_of
 from infc.diagnostics import fail
 from infc.loaders.programs import call
 from infc.loaders.rendering import plain
@@ -29,6 +30,8 @@ LANGUAGES = {"cpp": "C++", "java": "Java"}
 
 ADAPTOR_SOURCES = ("adaptor.cpp", "runtime/runtime.cpp", "runtime/sha256.cpp")
 ADAPTOR_HEADERS = ("runtime/infc_runtime.h", "runtime/adaptor.h", "runtime/sha256.h")
+HASHES = "sha256.json"
+"""Beside the cached objects: a linker takes a damaged one for an error in the loader, or worse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,8 @@ def build_project(
     cmake, compiler = _tool("cmake"), find_compiler()
     key = _key(bundle.path / "loader" / "cpp", target, compiler, entries)
     cached = cache_folder() / "objects" / key
-    if options.keep_objects and cached.is_dir():
+    use = options.keep_objects and _is_whole(cached)
+    if use:
         entries["INFC_OBJECTS"] = str(cached)
     warnings = "ON" if options.warnings else "OFF"
     entries |= {
@@ -101,7 +105,7 @@ def build_project(
     built = scratch / "build"
     start = [cmake, "-S", str(project.source.resolve()), "-B", str(built)]
     _compile([*start, *generator, *defines], project.what, limits)
-    keep = options.keep_objects and not cached.is_dir()
+    keep = options.keep_objects and not use
     # Not every project needs the harness, but the cache does.
     targets = ["--target", "all", "infc_harness"] if keep else []
     _compile([cmake, "--build", str(built), "--parallel", *targets], project.what, limits)
@@ -173,8 +177,17 @@ def _first_line(command: Sequence[str]) -> str:
     return done.stdout.partition("\n")[0]
 
 
+def _is_whole(cached: Path) -> bool:
+    """Whether the objects are there, as they were written."""
+    try:
+        hashes = json.loads((cached / HASHES).read_text(encoding="utf-8"))
+        return all(sha256_of(cached / name) == value for name, value in hashes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _keep(built: Path, cached: Path) -> None:
-    """Copy the objects into the cache in one rename; of two processes the first one wins.
+    """Copy the objects into the cache in one rename; of two processes the last one wins.
 
     A cache that cannot be written costs time, not the build.
     """
@@ -188,7 +201,9 @@ def _keep(built: Path, cached: Path) -> None:
             ]:
                 made = built / "CMakeFiles" / f"{target}.dir" / f"{source}.o"
                 shutil.copyfile(made, partial / f"{Path(source).stem}.o")
-            partial.rename(cached)
+            hashes = {p.name: sha256_of(p) for p in sorted(partial.iterdir())}
+            (partial / HASHES).write_text(json.dumps(hashes), encoding="utf-8")
+            publish(partial, cached)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError:

@@ -434,10 +434,15 @@ def test_objects_are_compiled_once(
         "adaptor.o",
         "harness.o",
         "runtime.o",
+        "sha256.json",
         "sha256.o",
     ]
     cpp.build(digits, tmp_path / "second", LIMITS)
     assert not (tmp_path / "second" / "build" / "CMakeFiles" / "infc_adaptor.dir").exists()
+    whole = (kept / "runtime.o").read_bytes()
+    (kept / "runtime.o").write_bytes(whole[:100])  # as a full disk leaves it
+    assert os.access(cpp.build(digits, tmp_path / "damaged", LIMITS), os.X_OK)
+    assert (kept / "runtime.o").read_bytes() == whole
     shutil.rmtree(tmp_path / "home")
     (tmp_path / "home").write_text("not a folder: nothing can be kept, and the build goes on")
     assert os.access(cpp.build(digits, tmp_path / "third", LIMITS), os.X_OK)

@@ -283,7 +283,7 @@ def _sdk() -> dict[str, str]:
         raise fail(
             "E501",
             "the shared library of ONNX Runtime was not found",
-            help="pip install 'infc[onnxruntime]', or set ONNXRUNTIME_ROOT to a release's folder",
+            help="pip install onnxruntime, or set ONNXRUNTIME_ROOT to a release's folder",
         )
     return {"ONNXRUNTIME_INCLUDE_DIR": str(headers), "ONNXRUNTIME_LIBRARY": str(library)}
 

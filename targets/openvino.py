@@ -265,7 +265,7 @@ def _sdk() -> dict[str, str]:
         raise fail(
             "E501",
             "OpenVINO's C++ package (OpenVINOConfig.cmake) was not found",
-            help="pip install 'infc[openvino]', or set OpenVINO_DIR to the folder that holds it",
+            help="pip install openvino, or set OpenVINO_DIR to the folder that holds it",
         )
     return {CMAKE_ENTRY: str(folder)}
 

@@ -234,7 +234,7 @@ def _torch_folder() -> Path:
 
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
-        raise fail("E501", "no libtorch was found", help="pip install 'infc[torchscript]'")
+        raise fail("E501", "no libtorch was found", help="pip install torch")
     folder = Path(spec.origin).parent
     if not (folder / "share" / "cmake" / "Torch" / "TorchConfig.cmake").is_file():
         raise fail(

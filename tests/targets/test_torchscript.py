@@ -265,7 +265,7 @@ def test_a_missing_libtorch_has_a_remedy(monkeypatch: pytest.MonkeyPatch) -> Non
         torchscript.LOADER.sdk()
     (diagnostic,) = caught.value.diagnostics
     assert diagnostic.code == "E501"
-    assert diagnostic.help == "pip install 'infc[torchscript]'"
+    assert diagnostic.help == "pip install torch"
 
 
 @pytest.mark.models

@@ -81,7 +81,7 @@ def raise_opset(model: ir.Model, end: BackEnd) -> ir.Model:
     from onnx.version_converter import convert_version
 
     try:
-        raised = ir.from_proto(convert_version(ir.to_proto(model), end.MIN_OPSET))
+        raised: ir.Model = ir.from_proto(convert_version(ir.to_proto(model), end.MIN_OPSET))
     except Exception as error:
         raise fail(
             "E204",

@@ -26,6 +26,7 @@ from infc.diagnostics import fail
 from infc.request import Precision
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+from infc.targets.openvino_slices import keep_sliced
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -110,6 +111,7 @@ def build(job: BuildJob) -> Artifact:
     import openvino
 
     network = _read(job.model)
+    keep_sliced(network)
     shapes = {spec.name: shape for spec in job.inputs if (shape := _bounded(spec)) is not None}
     try:
         if shapes:

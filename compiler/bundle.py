@@ -176,15 +176,11 @@ def staging(output: Path) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             # Nobody may find it before it is held, and take the stage for an abandoned one.
             (stage / "lock.new").rename(stage / "lock")
-            yield stage
+            with full_disk(output):
+                yield stage
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise unwritable(output, error) from error
-        raise
-    except InfcError as error:
-        # A worker that ran into a full disk reports whatever it stumbled over.
-        if shutil.disk_usage(output).free < 1 << 20:
-            raise unwritable(output, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
         raise
     finally:
         shutil.rmtree(stage, ignore_errors=True)
@@ -193,12 +189,29 @@ def staging(output: Path) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def unwritable(output: Path, error: OSError) -> InfcError:
+@contextlib.contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """Take a full disk for the cause of what fails: a worker reports whatever it stumbled over.
+
+    Raises:
+        OSError: ENOSPC, in place of an InfcError.
+    """
+    try:
+        yield
+    except InfcError as error:
+        if shutil.disk_usage(folder).free < 1 << 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
+
+
+def unwritable(
+    output: Path, error: OSError, help: str = "choose another folder with `-o`, or make room"
+) -> InfcError:
     """E701 for `error`."""
     return fail(
         "E701",
         f"`{output}` cannot be written: {error.strerror or error}",
-        help="choose another folder with `-o`, or make room",
+        help=help,
     )
 
 

@@ -33,6 +33,7 @@ from infc.diagnostics import (
     ExitCode,
     InfcError,
     combined_exit_code,
+    fail,
     internal_error,
 )
 from infc.feeds import typical_feeds, write_feeds
@@ -180,6 +181,10 @@ def optimize(
     Raises:
         InfcError: E1xx, E3xx, E601, E701; nothing is written then.
     """
+    if output.is_dir():
+        raise fail(
+            "E110", f"`-o {output}` is a folder", help="name the file: `optimize` writes only one"
+        )
     request = Request(
         model,
         ("cpu",),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infc import workers
-from infc.bundle import Bundle
+from infc.bundle import UNWRITABLE, Bundle, full_disk, unwritable
 from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
 from infc.request import Precision, WorkerLimits
@@ -57,9 +57,19 @@ class Timing:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder for a command that publishes nothing."""
-    with tempfile.TemporaryDirectory(prefix="infc-") as folder:
-        yield Path(folder)
+    """A temporary folder for a command that publishes nothing.
+
+    Raises:
+        InfcError: E701 where it cannot be written, or the disk fills up.
+    """
+    place = Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryDirectory(prefix="infc-", dir=place) as folder, full_disk(place):
+            yield Path(folder)
+    except OSError as error:
+        if error.errno in UNWRITABLE:
+            raise unwritable(place, error, "set TMPDIR to another folder, or make room") from error
+        raise
 
 
 def check_optimized(

@@ -568,3 +568,9 @@ def test_the_locale_changes_nothing(tmp_path: Path) -> None:
         for f in (tmp_path / "rich" / "m-cpu", tmp_path / "poor" / "m-cpu")
     )
     assert ours == theirs
+
+
+def test_optimize_into_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    done = infc("optimize", tmp_path / "absent.onnx", "-o", tmp_path)
+    assert done.status == 2
+    assert done.err.startswith(f"error[E110]: `-o {tmp_path}` is a folder\n")

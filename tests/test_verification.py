@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import onnx
 import pytest
 from onnx import helper
 
-from infc import driver
+from infc import driver, verification
 from infc.bundle import open_bundle
-from infc.diagnostics import ExitCode, InfcError
+from infc.diagnostics import ExitCode, InfcError, fail
 from infc.feeds import make_feeds, typical_feeds
 from infc.request import InputSpec, Request, VerifyOptions
 from infc.signature import TensorSpec, load_tensors, save_tensors
@@ -167,3 +168,14 @@ def test_a_recorded_reference_that_differs_is_e602(tmp_path: Path) -> None:
         driver.verify(folder)
     assert error.value.diagnostics[0].code == "E602"
     assert driver.verify(folder, source=model).errors[0].ok  # the source itself still agrees
+
+
+def test_a_full_temporary_folder_is_e701(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it was that a worker or a compiler stumbled over."""
+    usage = type("Usage", (), {"free": 0})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InfcError) as error, verification.scratch_folder():
+        raise fail("E703", "the compiler said something strange")
+    (diagnostic,) = error.value.diagnostics
+    assert diagnostic.code == "E701"
+    assert "TMPDIR" in diagnostic.help

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,9 @@ from typing import Any
 
 from infc.diagnostics import fail
 from infc.request import WorkerLimits
+
+END_S = 2.0
+"""How long a program may take to end its own children and to remove its temporary files."""
 
 
 def call(
@@ -40,9 +44,17 @@ def call(
         ) from error
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            _end(process)
     return subprocess.CompletedProcess(list(command), process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a session: SIGTERM first, as ninja's compilers are in groups that only ninja ends."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=END_S if number == signal.SIGTERM else None)
+            return
 
 
 def run_program(command: Sequence[str], what: str, limits: WorkerLimits) -> dict[str, Any]:

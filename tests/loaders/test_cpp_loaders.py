@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import infc
 from infc import loaders
 from infc.bundle import Bundle, open_bundle
 from infc.diagnostics import InfcError
-from infc.loaders import cpp
+from infc.loaders import cpp, programs
 from infc.loaders.compiling import BuildOptions
 from infc.request import WorkerLimits
 from infc.signature import load_tensors, save_tensors
@@ -462,3 +463,19 @@ def test_verify_and_bench_through_cpp(digits: Bundle, tmp_path: Path) -> None:
     figures = infc.bench(digits.path, through="cpp", runs=3, warmup=1)
     assert figures["runs"] == 3
     assert 0 < figures["min_ms"] <= figures["median_ms"] <= figures["max_ms"]
+
+
+def test_what_a_program_started_in_groups_of_their_own_ends_with_it(tmp_path: Path) -> None:
+    """As ninja starts its compilers; like ninja, this ends them when it is asked to end."""
+    text = (
+        "import os, signal, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '60'], process_group=0)\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "def end(*_): child.kill(); child.wait(); os._exit(1)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(InfcError) as caught:
+        programs.call([sys.executable, "-c", text], WorkerLimits(timeout_s=2), "a program")
+    assert caught.value.diagnostics[0].code == "E503"
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()

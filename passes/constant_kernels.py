@@ -160,13 +160,24 @@ def _constant_of_shape(node: ir.Node, inputs: Arrays) -> Array | None:
 
 
 def _range(node: ir.Node, inputs: Arrays) -> Array | None:
-    if any(a is None or a.dtype.kind not in "iu" for a in inputs):
+    """Of whole numbers only: whether other steps are added up or multiplied is not specified."""
+    if any(a is None or a.dtype.kind not in "iuf" for a in inputs):
         return None
-    start, limit, delta = (int(a.reshape(())) for a in inputs if a is not None)
+    dtype = inputs[0].dtype if inputs[0] is not None else None
+    bounds = [a.reshape(()).item() for a in inputs if a is not None]
+    if dtype is None or any(not math.isfinite(v) or v != int(v) for v in bounds):
+        return None
+    start, limit, delta = (int(v) for v in bounds)
     if not delta or max(0, -(-(limit - start) // delta)) > MAX_RANGE:
         return None
-    return np.arange(start, limit, delta, dtype=inputs[0].dtype if inputs[0] is not None else None)
+    exact = _WHOLE[dtype.itemsize] if dtype.kind == "f" else math.inf
+    if max(abs(start), abs(limit)) > exact:
+        return None
+    return np.arange(start, limit, delta, dtype=None if dtype.kind == "f" else dtype).astype(dtype)
 
+
+_WHOLE = {2: 1 << 11, 4: 1 << 24, 8: 1 << 53}
+"""Whole numbers up to here are exact, by the bytes of the float."""
 
 MAX_RANGE = 1 << 20
 

@@ -42,6 +42,22 @@ def require_toolchain(end: BackEnd) -> None:
             )
 
 
+def require_any_toolchain(ends: Sequence[BackEnd]) -> None:
+    """Refuse a command none of whose back ends is installed, before the model is read.
+
+    Raises:
+        InfcError: E501 for each of them.
+    """
+    missing = {}
+    for end in ends:
+        try:
+            require_toolchain(end)
+        except InfcError as error:
+            missing[end.NAME] = error.diagnostics
+    if len(missing) == len({end.NAME for end in ends}):
+        raise InfcError(*(d for diagnostics in missing.values() for d in diagnostics))
+
+
 def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None) -> None:
     """Write `model`, its weights to `<file name>.data` beside it where `external_data` says so.
 

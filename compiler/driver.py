@@ -148,10 +148,8 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
     Raises:
         InfcError: for what concerns all targets: the request, the model, a pass, the reference.
     """
-    chosen = [
-        targets.configure(targets.look_up(name), request.precision, request.options)
-        for name in dict.fromkeys(request.targets)
-    ]
+    chosen = targets.choose(request.targets, request.precision, request.options)
+    building.require_any_toolchain([targets.back_end(t.back_end) for t in chosen])
     with bundle.staging(request.output) as stage:
         for target in chosen:
             bundle.require_replaceable(_destination(request, target))

@@ -215,6 +215,22 @@ def look_up(name: str) -> Target:
     raise fail("E201", f"there is no target `{name}`", help=f"{hint}`infc targets` lists them all")
 
 
+def choose(
+    names: Sequence[str], precision: Precision | None, options: Mapping[str, str]
+) -> tuple[Target, ...]:
+    """Look up and configure every target of a command; each takes the options it has.
+
+    Raises:
+        InfcError: E201, or E205 for an option that none of them has.
+    """
+    found = [look_up(name) for name in dict.fromkeys(names)]
+    owned = [{k: v for k, v in options.items() if k in back_end(t.back_end).OPTIONS} for t in found]
+    for key in options:
+        if not any(key in own for own in owned):
+            configure(found[0], precision, {key: options[key]})
+    return tuple(configure(t, precision, own) for t, own in zip(found, owned, strict=True))
+
+
 def configure(target: Target, precision: Precision | None, options: Mapping[str, str]) -> Target:
     """Return `target` with the user's precision and options applied.
 

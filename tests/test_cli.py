@@ -574,3 +574,32 @@ def test_optimize_into_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     done = infc("optimize", tmp_path / "absent.onnx", "-o", tmp_path)
     assert done.status == 2
     assert done.err.startswith(f"error[E110]: `-o {tmp_path}` is a folder\n")
+
+
+def test_an_option_goes_to_the_targets_that_have_it(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "small.onnx")
+    words = ["compile", model, "-t", "cpu", "-t", "openvino", "-o", tmp_path / "out", "--no-verify"]
+    ended = infc(*words, "--loader", "none", "-X", "format=ort")
+    assert ended.status == 0, ended.err
+    assert (tmp_path / "out" / "small-cpu" / "model" / "model.ort").exists()
+    assert (tmp_path / "out" / "small-openvino" / "model" / "model.xml").exists()
+    ended = infc(*words, "-X", "colour=blue")
+    assert ended.status == 2
+    assert "error[E205]: `onnxruntime` has no option `colour`" in ended.err
+    ended = infc(*words, "-X", "format=bogus")
+    assert ended.status == 2
+
+
+def test_with_no_back_end_installed_the_model_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infc.targets import openvino, torchscript
+
+    for end in (openvino, torchscript):
+        monkeypatch.setattr(end, "MODULES", ("a_module_that_nobody_has",))
+    words = ["compile", tmp_path / "absent.onnx", "-o", tmp_path / "out"]
+    ended = infc(*words, "-t", "openvino", "-t", "torchscript")
+    assert ended.status == 4
+    assert ended.err.count("error[E501]") == 2
+    assert "E100" not in ended.err
+    assert not (tmp_path / "out").exists()

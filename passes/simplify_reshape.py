@@ -53,7 +53,7 @@ def _simplify(node: ir.Node, edit: Edit) -> bool:
         return False
     before = dims(x)
     after = _result(node)
-    if _provably_equal(before, after):
+    if _provably_equal(before, after) or _keeps(node, before):
         return edit.forward(y, x)
     inner = producer(x, *RENAMING)
     source = inner.inputs[0] if inner is not None else None
@@ -91,6 +91,20 @@ def _target(node: ir.Node) -> tuple[int, ...] | None:
         return None
     array = const_array(given(node, 1))
     return None if array is None else tuple(int(n) for n in array.reshape(-1))
+
+
+def _keeps(node: ir.Node, before: Sequence[Dim] | None) -> bool:
+    """Whether a Reshape copies every dimension but one, whose -1 then is what is left of it.
+
+    The copied ones may be unknown: where one of them is 0 the -1 has no value, and no answer.
+    """
+    target = _target(node)
+    if target is None or before is None or len(target) != len(before):
+        return False
+    if 0 in target and attribute(node, "allowzero", 0):
+        return False
+    pairs = zip(target, before, strict=True)
+    return target.count(-1) <= 1 and all(n in (-1, 0) or n == dim for n, dim in pairs)
 
 
 def _provably_equal(a: Sequence[Dim] | None, b: Sequence[Dim] | None) -> bool:

@@ -246,7 +246,7 @@ def _first(candidates: Sequence[Path], holds: Callable[[Path], bool]) -> Path | 
 
 def _roots(environment: Mapping[str, str]) -> list[Path]:
     """Folders that hold an unpacked release of ONNX Runtime (include/, lib/)."""
-    home = Path(environment.get("INFC_HOME") or Path.home() / ".infc")
+    home = Path(environment.get("INFC_HOME") or Path.home() / ".local" / "share" / "infc")
     named = [Path(environment["ONNXRUNTIME_ROOT"])] if environment.get("ONNXRUNTIME_ROOT") else []
     return [*named, home / "sdk" / "onnxruntime"]
 

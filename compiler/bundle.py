@@ -136,21 +136,27 @@ def identifier(text: str) -> str:
     return f"m_{name}" if name[0].isdigit() or name in _TAKEN_NAMES else name
 
 
-def file_table(folder: Path) -> dict[str, dict[str, Any]]:
-    """`{path: {"sha256": ..., "bytes": ...}}` of every file below `folder`, sorted by path."""
+FileTable = Mapping[str, Mapping[str, Any]]
+"""Path in the bundle to its row: `{"sha256": ..., "bytes": ...}`."""
+
+
+def file_table(folder: Path, known: FileTable | None = None) -> FileTable:
+    """The row of every file below `folder`, sorted by path; those in `known` are not read again."""
+    known = known or {}
+    paths = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    named = ((path.relative_to(folder).as_posix(), path) for path in paths)
     return {
-        path.relative_to(folder).as_posix(): {
-            "sha256": sha256_of(path),
-            "bytes": path.stat().st_size,
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        name: known.get(name) or {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for name, path in named
     }
 
 
-def write_manifest(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Hash every file of `folder`, write the manifest, and return it."""
-    document = {"schema_version": SCHEMA_VERSION, **fields, "files": file_table(folder)}
+def write_manifest(
+    folder: Path, fields: Mapping[str, Any], known: FileTable | None = None
+) -> dict[str, Any]:
+    """Write the manifest of `folder` and return it; files with a row in `known` stay unread."""
+    files = file_table(folder, known)
+    document = {"schema_version": SCHEMA_VERSION, **fields, "files": files}
     (folder / MANIFEST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return document
 

@@ -407,11 +407,11 @@ def _build_bundle(
         optimized.operators,
         proof,
     )
-    sizes = bundle.file_table(finished)
+    files = bundle.file_table(finished)
     (finished / "report.html").write_text(
-        report.render({**document, "files": sizes}, None), encoding="utf-8"
+        report.render({**document, "files": files}, None), encoding="utf-8"
     )
-    document = bundle.write_manifest(finished, document)
+    document = bundle.write_manifest(finished, document, files)
     return finished, document
 
 

@@ -33,13 +33,8 @@ def require_toolchain(end: BackEnd) -> None:
     Raises:
         InfcError: E501 with the command that installs it.
     """
-    for module in end.MODULES:
-        if find_spec(module) is None:
-            raise fail(
-                "E501",
-                f"back end `{end.NAME}` needs the Python module `{module}`",
-                help=doctor.remedy(end),
-            )
+    if not doctor.installed(end):
+        raise InfcError(_not_installed(end))
 
 
 def require_any_toolchain(ends: Sequence[BackEnd]) -> None:
@@ -48,14 +43,18 @@ def require_any_toolchain(ends: Sequence[BackEnd]) -> None:
     Raises:
         InfcError: E501 for each of them.
     """
-    missing = {}
-    for end in ends:
-        try:
-            require_toolchain(end)
-        except InfcError as error:
-            missing[end.NAME] = error.diagnostics
-    if len(missing) == len({end.NAME for end in ends}):
-        raise InfcError(*(d for diagnostics in missing.values() for d in diagnostics))
+    distinct = {end.NAME: end for end in ends}.values()
+    if not any(doctor.installed(end) for end in distinct):
+        raise InfcError(*(_not_installed(end) for end in distinct))
+
+
+def _not_installed(end: BackEnd) -> Diagnostic:
+    module = next(m for m in end.MODULES if find_spec(m) is None)
+    return Diagnostic(
+        "E501",
+        f"back end `{end.NAME}` needs the Python module `{module}`",
+        help=doctor.remedy(end),
+    )
 
 
 def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None) -> None:

@@ -127,7 +127,11 @@ def installed(end: BackEnd) -> bool:
 def remedy(end: BackEnd) -> str:
     """The command that installs what the back end's worker imports."""
     wanted = _requirements(end.EXTRA).values() or end.DISTRIBUTIONS
-    return f"{shlex.quote(sys.executable)} -m pip install {shlex.join(wanted)}"
+    return _pip_install(*wanted)
+
+
+def _pip_install(*requirements: str) -> str:
+    return shlex.join([sys.executable, "-m", "pip", "install", *requirements])
 
 
 def _base() -> Group:
@@ -161,7 +165,7 @@ def _requirements(extra: str) -> dict[str, str]:
 
 
 def _distribution(name: str, requirement: str) -> Item:
-    remedy = f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement)}"
+    remedy = _pip_install(requirement)
     try:
         return Item(name, metadata.version(name), remedy)
     except metadata.PackageNotFoundError:

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from infc import __version__, targets
@@ -228,13 +227,14 @@ def _version(path: str) -> str:
 
 
 def _jni() -> Item:
-    """`jni.h` of the JDK that `JAVA_HOME` or the javac on the path belongs to."""
-    homes = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
-    javac = shutil.which("javac")
-    if javac is not None:
-        homes.append(Path(javac).resolve().parent.parent)
-    header = next((h / "include/jni.h" for h in homes if (h / "include/jni.h").is_file()), None)
-    return Item("jni.h", str(header) if header else None, install_command("java"))
+    """`jni.h` of the JDK that a loader would be compiled with."""
+    from infc.loaders.java import find_jdk
+
+    try:
+        header = find_jdk() / "include" / "jni.h"
+    except InfcError:
+        return Item("jni.h", None, install_command("java"))
+    return Item("jni.h", str(header), install_command("java"))
 
 
 def install_command(package: str) -> str:

@@ -603,3 +603,12 @@ def test_with_no_back_end_installed_the_model_is_not_even_read(
     assert ended.err.count("error[E501]") == 2
     assert "E100" not in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_doctor_and_the_java_build_look_for_the_same_jdk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))  # no JDK, whatever javac is on the path
+    ended = infc("doctor", "java")
+    assert ended.status == 4
+    assert "jni.h         missing" in ended.out

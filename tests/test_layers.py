@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-CORE = {"infc", "infc.request", "infc.diagnostics", "infc.bundle", "infc.signature"}
+CORE = {
+    "infc",
+    "infc.request",
+    "infc.diagnostics",
+    "infc.bundle",
+    "infc.signature",
+    "infc.quantization",
+}
 LEVELS = {
     "infc.__main__": 6,
     "infc.cli": 5,

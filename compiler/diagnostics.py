@@ -366,6 +366,41 @@ _TABLE = (
         "and the last lines of its log are given.",
     ),
     Code(
+        "E507",
+        "a toolchain is out of date or damaged",
+        ExitCode.TOOLCHAIN_MISSING,
+        "The environment that the back end runs in was installed from another lock than the one "
+        "this infc has, or part of it is gone: its record, or the interpreter it was made with. "
+        "`infc toolchain install NAME` makes it anew; `infc toolchain list` shows them all.",
+    ),
+    Code(
+        "E508",
+        "no interpreter for a toolchain",
+        ExitCode.TOOLCHAIN_MISSING,
+        "The toolchain needs another version of Python than any that was found: on the path, "
+        "among pyenv's versions, through `uv python find`. infc installs no interpreter; the "
+        "message gives the commands that do. `INFC_PYTHON_3_7=/path/to/python3.7` names one that "
+        "lies elsewhere.",
+    ),
+    Code(
+        "E509",
+        "a toolchain cannot be installed",
+        ExitCode.TOOLCHAIN_MISSING,
+        "pip could not make the environment: the package index cannot be reached, a file does not "
+        "have the SHA-256 that the lock gives, the disk is full, or what was installed cannot be "
+        "imported. The last lines of its log are given. What was installed before is still there, "
+        "and nothing half-made is left behind.",
+    ),
+    Code(
+        "E510",
+        "not a lock that can be installed",
+        ExitCode.USAGE,
+        "A lock lists packages as NAME==VERSION, each with `--hash=sha256:` and the digest of what "
+        "may be installed for it, and begins with the header that `infc toolchain lock` writes. "
+        "Anything else in it, such as a package without a hash, an index or an option of pip, is "
+        "refused, and so is a lock for another platform or another toolchain.",
+    ),
+    Code(
         "E601",
         "the optimised graph does not answer as the source model does",
         ExitCode.VERIFICATION_FAILED,

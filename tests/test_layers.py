@@ -15,8 +15,10 @@ CORE = {
     "infc",
     "infc.request",
     "infc.diagnostics",
+    "infc.places",
     "infc.bundle",
     "infc.signature",
+    "infc.preprocessing",
     "infc.quantization",
 }
 LEVELS = {

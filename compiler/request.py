@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from infc.diagnostics import fail
+from infc.preprocessing import Preprocess
 
 
 class Precision(StrEnum):
@@ -156,6 +157,40 @@ class WorkerLimits:
     memory_bytes: int | None = None
 
 
+CALIBRATION_METHODS = ("minmax", "percentile", "entropy", "mse", "average")
+"""How a tensor's range is chosen from what was observed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationOptions:
+    """What activations are measured on, and how a range is made of what was measured.
+
+    `data` is a file, a folder, `module:function` or the word `random`. `samples` is how many are
+    taken at most, spread evenly over what there is (None: all). `batch` is how many make one run
+    of a model whose first dimension is not fixed. `percentile` is of the absolute values, above 50
+    and up to 100. `seed` is of `random`.
+    """
+
+    data: str
+    samples: int | None = 512
+    preprocess: Preprocess | None = None
+    method: str = "entropy"
+    percentile: float = 99.99
+    batch: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise fail("E110", "`--calibration` names nothing")
+        if self.method not in CALIBRATION_METHODS:
+            known = ", ".join(f"`{name}`" for name in CALIBRATION_METHODS)
+            raise fail("E110", f"no calibration method `{self.method}`", help=f"there are {known}")
+        if not 50 < self.percentile <= 100:
+            raise fail("E110", f"`--percentile {self.percentile:g}` is not above 50 and up to 100")
+        if self.batch < 1 or (self.samples is not None and self.samples < 1):
+            raise fail("E110", f"{self.samples} calibration samples in batches of {self.batch}")
+
+
 LOADERS = ("cpp", "java")
 """The languages that loaders are generated in."""
 
@@ -175,6 +210,7 @@ class Request:
     verify: VerifyOptions = VerifyOptions()
     limits: WorkerLimits = WorkerLimits()
     loaders: tuple[str, ...] = LOADERS
+    calibration: CalibrationOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.targets:

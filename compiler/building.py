@@ -15,7 +15,7 @@ from infc import doctor, workers
 from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
-from infc.targets import Artifact, BackEnd, Target, module_of
+from infc.targets import Artifact, BackEnd, Target, Worker, back_end, module_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,28 +27,43 @@ KEPT_EXTERNAL_BYTES = 1 << 26
 copied from file to file and never in memory all at once."""
 
 
-def require_toolchain(end: BackEnd) -> None:
-    """Refuse a back end that is not installed, before anything is built.
+def require_toolchain(target: Target) -> None:
+    """Refuse a target whose back end is not installed, before anything is built.
 
     Raises:
         InfcError: E501 with the command that installs it.
     """
-    if not doctor.installed(end):
-        raise InfcError(_not_installed(end))
+    diagnostic = _not_installed(target)
+    if diagnostic is not None:
+        raise InfcError(diagnostic)
 
 
-def require_any_toolchain(ends: Sequence[BackEnd]) -> None:
+def require_any_toolchain(chosen: Sequence[Target]) -> None:
     """Refuse a command none of whose back ends is installed, before the model is read.
 
     Raises:
         InfcError: E501 for each of them.
     """
-    distinct = {end.NAME: end for end in ends}.values()
-    if not any(doctor.installed(end) for end in distinct):
-        raise InfcError(*(_not_installed(end) for end in distinct))
+    distinct = {(t.back_end, t.toolchain): t for t in chosen}.values()
+    found = [d for d in map(_not_installed, distinct) if d is not None]
+    if len(found) == len(distinct):
+        raise InfcError(*found)
 
 
-def _not_installed(end: BackEnd) -> Diagnostic:
+def _not_installed(target: Target) -> Diagnostic | None:
+    """E501 for what the target's workers lack, None where they lack nothing."""
+    end = back_end(target.back_end)
+    toolchain = end.worker(target).toolchain
+    if toolchain:
+        from infc.workers import toolchains
+
+        try:
+            toolchains.require(toolchain)
+        except InfcError as error:
+            return error.diagnostics[0]
+        return None
+    if doctor.installed(end):
+        return None
     module = next(m for m in end.MODULES if find_spec(m) is None)
     return Diagnostic(
         "E501",
@@ -136,19 +151,18 @@ def build(
         "inputs": [s.to_json() for s in inputs],
         "outputs": [s.to_json() for s in outputs],
     }
-    value = workers.call(
-        workers.Call(
-            module_of(end.NAME),
-            "build",
-            payload,
-            scratch / "build",
-            scratch / "log",
-            f"`{end.NAME}` while building",
-        ),
-        limits,
-    )
-    if "unsupported" in value:
-        raise unsupported(model, source_name, end, value["unsupported"])
+    worker = end.worker(target)
+    # A script cannot look at the graph: its module does, here, and then it builds.
+    steps = [("check", Worker()), ("build", worker)] if worker.script else [("build", worker)]
+    value: dict[str, Any] = {}
+    for action, place in steps:
+        what = f"`{end.NAME}` while building"
+        job = workers.Call(
+            module_of(end.NAME), action, payload, scratch / action, scratch / "log", what, place
+        )
+        value = workers.call(job, limits)
+        if value.get("unsupported"):
+            raise unsupported(model, source_name, end, value["unsupported"])
     return _artifact(value, end, output)
 
 

@@ -11,7 +11,7 @@ The rendering follows rustc's: ``error[E203]: message``, then ``-->`` and ``help
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from typing import Any
@@ -98,6 +98,12 @@ class Diagnostic:
             "help": self.help,
             "notes": list(self.notes),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Diagnostic:
+        """The inverse of `to_json`."""
+        severity = Severity(data["severity"])
+        return cls(**{**data, "notes": tuple(data["notes"]), "severity": severity})
 
 
 _BOLD, _BLUE = "1", "1;34"

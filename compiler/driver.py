@@ -149,7 +149,7 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         InfcError: for what concerns all targets: the request, the model, a pass, the reference.
     """
     chosen = targets.choose(request.targets, request.precision, request.options)
-    building.require_any_toolchain([targets.back_end(t.back_end) for t in chosen])
+    building.require_any_toolchain(chosen)
     with bundle.staging(request.output) as stage:
         for target in chosen:
             bundle.require_replaceable(_destination(request, target))
@@ -353,7 +353,7 @@ def _build_bundle(
 ) -> tuple[Path, dict[str, Any]]:
     """Make the whole bundle in `scratch`; return its folder and its manifest."""
     end = targets.back_end(target.back_end)
-    building.require_toolchain(end)
+    building.require_toolchain(target)
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
 

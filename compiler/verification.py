@@ -21,7 +21,7 @@ from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
 from infc.request import Precision, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
-from infc.targets import Target, module_of
+from infc.targets import Target, Worker, back_end, module_of
 
 RECORDED_BYTES = 64 << 20
 """Reference vectors beyond this are not kept in the bundle."""
@@ -127,9 +127,8 @@ def run_artifact(
     """Run an artifact on every input set; return the folders of its answers, and the device."""
     names = list(load_tensors(sets.feeds[0])), list(load_tensors(sets.reference[0]))
     what = f"`{target.back_end}` while running the artifact"
-    return _run_on(
-        module_of(target.back_end), entry, target, sets.feeds, names, scratch, limits, what
-    )
+    module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
+    return _run_on(module, worker, entry, target, sets.feeds, names, scratch, limits, what)
 
 
 def run_entry(
@@ -143,11 +142,12 @@ def run_entry(
     what: str,
 ) -> tuple[Path, ...]:
     """Run `entry` in a worker; `names` are those of its inputs and outputs, in order."""
-    return _run_on(module, entry, target, feeds, names, scratch, limits, what)[0]
+    return _run_on(module, Worker(), entry, target, feeds, names, scratch, limits, what)[0]
 
 
 def _run_on(
     module: str,
+    worker: Worker,
     entry: Path,
     target: Target,
     feeds: Sequence[Path],
@@ -165,7 +165,7 @@ def _run_on(
         "sets": [[str(f.resolve()), str(o)] for f, o in zip(feeds, folders, strict=True)],
     }
     log = scratch / "log"
-    job = workers.Call(module, "run", payload, scratch / "run", log, what)
+    job = workers.Call(module, "run", payload, scratch / "run", log, what, worker)
     answer = workers.call(job, limits)
     return folders, str(answer["ran_on"])
 
@@ -196,8 +196,9 @@ def bench_in_worker(
         "warmup": timing.warmup,
     }
     what = f"`{target.back_end}` while timing the artifact"
-    module, log = module_of(target.back_end), scratch / "log"
-    return workers.call(workers.Call(module, "bench", payload, scratch, log, what), limits)
+    module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
+    job = workers.Call(module, "bench", payload, scratch, scratch / "log", what, worker)
+    return workers.call(job, limits)
 
 
 def compare_sets(

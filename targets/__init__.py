@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Runner = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
 BACK_ENDS = ("onnxruntime", "openvino", "torchscript")
-"""The back ends that ship with infc; each is the module of that name in this folder."""
+"""The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,12 @@ class Target:
     triple: str = ""
     precision: Precision = Precision.FP32
     options: Mapping[str, str] = field(default_factory=dict)
+    toolchain: str = ""
+    """The environment that the workers run in; "" leaves it to the back end."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, as in the manifest and a worker's job."""
-        return {
+        out = {
             "name": self.name,
             "back_end": self.back_end,
             "summary": self.summary,
@@ -61,11 +63,25 @@ class Target:
             "precision": str(self.precision),
             "options": dict(sorted(self.options.items())),
         }
+        return {**out, "toolchain": self.toolchain} if self.toolchain else out
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
         """The inverse of `to_json`."""
         return cls(**{**data, "precision": Precision(data["precision"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Where a back end's workers run.
+
+    `toolchain` names an environment (`infc toolchain`), "" infc's own. `script` is a file that
+    defines `ACTIONS` (`infc.workers.protocol`) for an interpreter that cannot run infc's own
+    source; `build`, `run` and `bench` are then its, while `check` stays with the module.
+    """
+
+    toolchain: str = ""
+    script: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +161,10 @@ class BackEnd(Protocol):
     MIN_OPSET: int
     """The graph is converted up to this opset of the default domain where it is below."""
     LOADER: LoaderSpec
+
+    def worker(self, target: Target) -> Worker:
+        """Where the workers for `target` run: `Worker(target.toolchain)` for most."""
+        ...
 
     def require_options(self, target: Target) -> None:
         """Raise E205 for a value in `target.options` that makes no sense (`choice` does).
@@ -274,7 +294,7 @@ def module_of(name: str) -> str:
         InfcError: E201 where no back end has that name.
     """
     if name in BACK_ENDS:
-        return f"infc.targets.{name}"
+        return f"infc.targets.{name.replace('-', '_')}"
     if name in _offered():
         return _offered()[name]
     raise fail("E201", f"there is no back end `{name}`", help="`infc targets` lists them all")

@@ -32,6 +32,7 @@ from infc.targets import (
     RunJob,
     Target,
     Unsupported,
+    Worker,
     choice,
 )
 from infc.targets.onnxruntime_flatbuffer import canonicalize
@@ -66,6 +67,11 @@ SYSTEM = ("/usr/local/include/onnxruntime", "/usr/include/onnxruntime")
 LOG_ERRORS, LOG_NOTHING = 3, 4
 BFLOAT16 = 16
 """onnx.TensorProto.BFLOAT16; numpy has no such type, so that it needs a way of its own."""
+
+
+def worker(target: Target) -> Worker:
+    """Any environment that has the package."""
+    return Worker(target.toolchain)
 
 
 def require_options(target: Target) -> None:

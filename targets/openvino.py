@@ -25,7 +25,16 @@ from typing import TYPE_CHECKING, Any
 from infc.diagnostics import fail
 from infc.request import Precision
 from infc.signature import TensorSpec
-from infc.targets import Artifact, BackEndError, BuildJob, LoaderSpec, RunJob, Target, Unsupported
+from infc.targets import (
+    Artifact,
+    BackEndError,
+    BuildJob,
+    LoaderSpec,
+    RunJob,
+    Target,
+    Unsupported,
+    Worker,
+)
 from infc.targets.openvino_slices import keep_sliced
 
 if TYPE_CHECKING:
@@ -44,6 +53,11 @@ MIN_OPSET = 7
 
 CMAKE_ENTRY = "OpenVINO_DIR"
 NO_RULE = "OpenVINO has no conversion rule for it"
+
+
+def worker(target: Target) -> Worker:
+    """Any environment that has the package."""
+    return Worker(target.toolchain)
 
 
 def require_options(target: Target) -> None:

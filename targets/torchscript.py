@@ -34,6 +34,7 @@ from infc.targets import (
     RunJob,
     Target,
     Unsupported,
+    Worker,
     choice,
 )
 
@@ -66,6 +67,11 @@ def _library_path() -> list[Path]:
 
 
 LOADER = LoaderSpec("torchscript", _sdk, _library_path)
+
+
+def worker(target: Target) -> Worker:
+    """Any environment that has the package."""
+    return Worker(target.toolchain)
 
 
 def require_options(target: Target) -> None:

@@ -1,15 +1,18 @@
 """The subprocess protocol: every build and every run of an artifact is somebody else's process.
 
-The driver writes a job (JSON), starts `python -m infc.workers.child JOB`, and reads the result
-file that the job names. Standard output and error of the child go to a log. Whatever happens in
-there - a segmentation fault, an endless loop, `exit(0)`, text where JSON was due - comes back as
-one E5xx diagnostic with the last lines of that log.
+The driver writes a job (JSON), starts `python protocol.py JOB`, and reads the result file that the
+job names. Standard output and error of the child go to a log. Whatever happens in there - a
+segmentation fault, an endless loop, `exit(0)`, text where JSON was due - comes back as one E5xx
+diagnostic with the last lines of that log.
 
-    job     {"protocol": 1, "module": ..., "action": ..., "payload": {...}, "result": PATH,
-             "memory_bytes": N | null}
+The child runs in infc's own environment, or in that of a toolchain: with a script of the back
+end's own, or with infc's source, which the job says the place of.
+
+    job     {"protocol": 1, "module": ..., "script": PATH | "", "packages": {NAME: FOLDER},
+             "action": ..., "payload": {...}, "result": PATH, "memory_bytes": N | null}
     result  {"protocol": 1, "ok": true, "value": {...}}
-          | {"protocol": 1, "ok": false, "kind": "refused" | "missing" | "memory" | "error",
-             "type": ..., "message": ..., "traceback": ...}
+          | {"protocol": 1, "ok": false, "kind": "refused" | "missing" | "memory" | "diagnosed" |
+             "error", "type": ..., "message": ..., "traceback": ..., "diagnostics": [...]}
 """
 
 from __future__ import annotations
@@ -20,15 +23,27 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from infc.diagnostics import InfcError, fail
+from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
+from infc.targets import Worker
+from infc.workers.protocol import PROGRESS, PROTOCOL
 
-PROTOCOL = 1
 LOG_TAIL_LINES = 12
+POLL_S = 0.2
+"""How often the driver looks how far a worker is."""
+PACKAGES = ("infc", "infc.passes", "infc.targets", "infc.templates")
+"""Whose folders a toolchain's interpreter is told; the subpackages lie in them."""
+HERE = Worker()
+"""infc's own environment."""
+Progress = Callable[[Mapping[str, Any]], None]
+"""Called with what a worker reports, {"done": 3, "total": 128}, now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +57,17 @@ class Call:
     log: Path
     what: str
     """For messages: "`openvino` while building"."""
+    worker: Worker = HERE
 
 
-def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> dict[str, Any]:
+def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> dict[str, Any]:
     """Run `job` in a process of its own and return the value it answers with.
 
     Raises:
         InfcError: E204 the back end refused, E501 something it needs is missing, E502 it
             crashed, E503 the time limit, E504 no sensible answer, E505 the memory limit, E506
-            any other error. Each carries the tail of the log.
+            any other error. Each carries the tail of the log. What the worker itself raised
+            as diagnostics comes back as such.
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +78,8 @@ def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> 
     document = {
         "protocol": PROTOCOL,
         "module": job.module,
+        "script": str(job.worker.script or ""),
+        "packages": _packages() if job.worker.toolchain and not job.worker.script else {},
         "action": job.action,
         "payload": job.payload,
         "result": str(result),
@@ -69,12 +88,8 @@ def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> 
     request.write_text(json.dumps(document), encoding="utf-8")
     start = job.log.stat().st_size if job.log.exists() else 0
     with job.log.open("ab") as log:
-        status = _run(
-            [interpreter, "-P", "-m", "infc.workers.child", str(request)],
-            log,
-            limits.timeout_s,
-            job.scratch,
-        )
+        command = [*_interpreter(job.worker), str(request)]
+        status = _run(command, log, limits.timeout_s, scratch, progress)
     tail = _tail(job.log, start)
     if status is None:
         raise fail(
@@ -86,27 +101,68 @@ def call(job: Call, limits: WorkerLimits, interpreter: str = sys.executable) -> 
     return _answer(job, status, result, tail)
 
 
-def _run(command: list[str], log: Any, timeout_s: float, cwd: Path) -> int | None:
+def _interpreter(worker: Worker) -> list[str]:
+    """The start of the command: infc's own interpreter, or that of the toolchain.
+
+    Raises:
+        InfcError: E501 where the toolchain is not installed.
+    """
+    program = str(Path(__file__).with_name("protocol.py"))
+    if not worker.toolchain:
+        return [sys.executable, "-P", program]
+    from infc.workers import toolchains
+
+    return [str(toolchains.require(worker.toolchain).python), "-I", program]
+
+
+def _packages() -> dict[str, str]:
+    return {name: str(next(iter(import_module(name).__path__))) for name in PACKAGES}
+
+
+def _run(
+    command: list[str], log: Any, timeout_s: float, scratch: Path, progress: Progress | None
+) -> int | None:
     """Return the exit status, negative for a signal, or None where the time ran out."""
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+    reported = scratch / "progress.json"
+    reported.unlink(missing_ok=True)
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        PROGRESS: str(reported),
+    }
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        cwd=cwd,
+        cwd=scratch,
         env=environment,
         start_new_session=True,
     )
     try:
-        return process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
+        return _wait(process, timeout_s, reported, progress)
     finally:
         # The worker may have left children behind; its session is theirs too.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _wait(
+    process: subprocess.Popen[bytes], timeout_s: float, reported: Path, progress: Progress | None
+) -> int | None:
+    """The exit status, or None where the time ran out; passes on what the worker reports."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(max(0.0, min(left, POLL_S) if progress else left))
+        if left <= 0:
+            return None
+        if progress is not None and reported.exists():
+            # It is replaced in one rename: what is there is whole.
+            progress(json.loads(reported.read_text(encoding="utf-8")))
 
 
 def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict[str, Any]:
@@ -136,6 +192,8 @@ def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict
                 raise TypeError("value")
             return value
         kind, message = str(answer["kind"]), str(answer["message"])
+        rows = answer.get("diagnostics", ())
+        diagnosed = tuple(Diagnostic.from_json(row) for row in rows)
         error_type = str(answer["type"])
         # For whoever reads the log; the diagnostic has the message and what came before.
         with job.log.open("a", encoding="utf-8") as log:
@@ -144,6 +202,8 @@ def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict
         raise fail(
             "E504", f"{job.what} gave an answer that is not of the protocol", notes=tail
         ) from error
+    if diagnosed:
+        raise InfcError(*diagnosed)
     raise _failure(job, kind, error_type, message, tail)
 
 

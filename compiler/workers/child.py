@@ -1,68 +1,28 @@
-"""The worker's side of the protocol: `python -m infc.workers.child JOB`.
+"""What a worker in infc's own package does for a back end: check, build, run, bench.
 
-It takes its limits on itself, imports the back end, does the one thing asked for, and writes the
-result beside the job, in one rename, so that a result that exists is whole.
+A module that is not a back end may define `ACTIONS` itself: name to function of the payload.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import os
-import resource
-import signal
 import statistics
-import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from infc.signature import TensorSpec, load_tensors, save_tensors
-from infc.targets import Artifact, BackEnd, BackEndError, BuildJob, RunJob, Target
-
-PR_SET_PDEATHSIG = 1
+from infc.targets import Artifact, BackEnd, BuildJob, RunJob, Target
 
 
-def main() -> int:
-    """Do the job named on the command line; the exit status says only whether it ran."""
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    _take_limits(job["memory_bytes"])
-    answer: dict[str, Any]
-    try:
-        end: Any = import_module(job["module"])
-        answer = {"ok": True, "value": ACTIONS[job["action"]](end, job["payload"])}
-    except Exception as error:
-        answer = {"ok": False, **_describe(error), "traceback": traceback.format_exc()}
-    result = Path(job["result"])
-    partial = result.with_suffix(".partial")
-    partial.write_text(json.dumps({"protocol": 1, **answer}), encoding="utf-8")
-    partial.replace(result)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Some runtimes crash in their static destructors; the answer is written, so leave at once.
-    os._exit(0)
-
-
-def _take_limits(memory_bytes: int | None) -> None:
-    """Die with the driver, and fail to allocate above `memory_bytes`."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if memory_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _describe(error: Exception) -> dict[str, str]:
-    kinds: tuple[tuple[type[Exception], str], ...] = (
-        (BackEndError, "refused"),
-        (ModuleNotFoundError, "missing"),
-        (MemoryError, "memory"),
-    )
-    kind = next((k for t, k in kinds if isinstance(error, t)), "error")
-    return {"kind": kind, "type": type(error).__name__, "message": str(error)}
+def actions(module: str) -> Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]:
+    """The actions of `module`: its own, or those of a back end."""
+    end: Any = import_module(module)
+    own: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] | None
+    own = getattr(end, "ACTIONS", None)
+    return own or {name: partial(action, end) for name, action in ACTIONS.items()}
 
 
 def _specs(rows: Any) -> tuple[TensorSpec, ...]:
@@ -138,6 +98,3 @@ ACTIONS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     "run": _run,
     "bench": _bench,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infc.request import Precision
-from infc.targets import Artifact, BuildJob, LoaderSpec, RunJob, Target, choice
+from infc.targets import Artifact, BuildJob, LoaderSpec, RunJob, Target, Worker, choice
 
 NAME = "evil"
 SUMMARY = "misbehaves on purpose"
@@ -25,6 +25,10 @@ OPTIONS = {"how": "the way it misbehaves", "when": "build or run"}
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 13
 LOADER = LoaderSpec("onnxruntime", dict, list)
+
+
+def worker(target: Target) -> Worker:
+    return Worker(target.toolchain)
 
 
 def require_options(target: Target) -> None:

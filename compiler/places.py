@@ -15,3 +15,8 @@ def data_folder() -> Path:
     # The XDG Base Directory Specification has relative paths ignored.
     data = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "share"
     return data / "infc"
+
+
+def toolchain_folder(name: str) -> Path:
+    """Where the toolchain called `name` is, if it is installed; a link."""
+    return data_folder() / "toolchains" / name

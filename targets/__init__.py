@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, np.ndarray[Any, Any]]
     Runner = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
-BACK_ENDS = ("onnxruntime", "openvino", "torchscript")
+BACK_ENDS = ("onnxruntime", "openvino", "torchscript", "mindspore-lite")
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 
 
@@ -160,10 +160,15 @@ class BackEnd(Protocol):
     PRECISIONS: tuple[Precision, ...]
     MIN_OPSET: int
     """The graph is converted up to this opset of the default domain where it is below."""
+    THREADS: tuple[int, ...]
+    """The numbers of threads that every artifact is verified with."""
     LOADER: LoaderSpec
 
     def worker(self, target: Target) -> Worker:
-        """Where the workers for `target` run: `Worker(target.toolchain)` for most."""
+        """Where the workers for `target` run: `Worker(target.toolchain)` for most.
+
+        Raises `InfcError` where something is missing that no toolchain brings.
+        """
         ...
 
     def require_options(self, target: Target) -> None:

@@ -55,6 +55,7 @@ OPTIONS = {
 }
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 7
+THREADS = (1,)
 
 LEVELS = {
     "off": "ORT_DISABLE_ALL",

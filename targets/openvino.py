@@ -50,6 +50,7 @@ MODULES = ("openvino",)
 OPTIONS: Mapping[str, str] = {}
 PRECISIONS = (Precision.FP32, Precision.FP16)
 MIN_OPSET = 7
+THREADS = (1,)
 
 CMAKE_ENTRY = "OpenVINO_DIR"
 NO_RULE = "OpenVINO has no conversion rule for it"

@@ -56,6 +56,7 @@ OPTIONS = {
 }
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 7
+THREADS = (1,)
 
 
 def _sdk() -> dict[str, str]:

@@ -24,6 +24,7 @@ CORE = {
 LEVELS = {
     "infc.__main__": 6,
     "infc.cli": 5,
+    "infc.toolchain_verbs": 5,
     "infc.api": 4,
     "infc.results": 4,
     "infc.driver": 3,

@@ -24,6 +24,7 @@ MODULES = ("evil_back_end",)
 OPTIONS = {"how": "the way it misbehaves", "when": "build or run"}
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 13
+THREADS = (1,)
 LOADER = LoaderSpec("onnxruntime", dict, list)
 
 

@@ -29,6 +29,7 @@ from infc.diagnostics import (
     merged,
 )
 from infc.options import (
+    common_options,
     inputs_of,
     limit_options,
     limits_of,
@@ -43,6 +44,7 @@ from infc.options import (
     verify_options,
 )
 from infc.request import Precision, Request, parse_dims, parse_loaders, parse_options
+from infc.toolchain_verbs import toolchain
 
 if TYPE_CHECKING:
     from infc.results import Output
@@ -78,18 +80,7 @@ def cli() -> None:
 def verb(function: Callable[..., Output]) -> click.Command:
     """Make `function` a verb, with the options that every verb has; `main` looks for them."""
     command = click.command(function.__name__.rstrip("_"))(function)
-    command.params += [
-        click.Option(
-            ["--json"],
-            is_flag=True,
-            expose_value=False,
-            help="Print the result as one JSON document.",
-        ),
-        click.Option(
-            ["--traceback"], is_flag=True, expose_value=False, help="Show where an error arose."
-        ),
-    ]
-    cli.add_command(command)
+    cli.add_command(common_options(command))
     return command
 
 
@@ -354,6 +345,9 @@ def doctor(names: tuple[str, ...]) -> Output:
     from infc import results
 
     return results.examined(examination.examine(names))
+
+
+cli.add_command(toolchain)
 
 
 @verb

@@ -38,6 +38,13 @@ def passes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return _items(dict(rows).items(), incomplete)
 
 
+def toolchains(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Toolchains, with their summaries."""
+    from infc.workers.toolchains import entries
+
+    return _items(((e.name, e.summary) for e in entries()), incomplete)
+
+
 def codes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Diagnostic codes, with their titles."""
     from infc.diagnostics import CODES

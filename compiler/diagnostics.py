@@ -328,6 +328,88 @@ _TABLE = (
         "lists them.",
     ),
     Code(
+        "E401",
+        "there is no such calibration data",
+        ExitCode.BUILD_FAILED,
+        "`--calibration` names a `.npz`, `.npy` or `.csv` file, a folder of `.npy`, `.npz` or "
+        "photos, or a function as `package.module:function` or `file.py:function`. What it "
+        "names here does not exist, is of another kind, is empty, or holds fewer samples than "
+        "one run of the model takes.",
+    ),
+    Code(
+        "E402",
+        "a calibration file cannot be read",
+        ExitCode.BUILD_FAILED,
+        "The file is cut short, damaged, larger than any sample can be, or holds pickled Python "
+        "objects. infc reads arrays of numbers, photos and text; it unpickles nothing, since "
+        "that would run whatever code the file holds.",
+    ),
+    Code(
+        "E403",
+        "a calibration sample has the wrong shape",
+        ExitCode.BUILD_FAILED,
+        "A sample has the shape of the model's input, with or without the batch dimension. "
+        "Where the input's dimensions are dynamic, samples may differ from each other. Photos "
+        "get their size from `--preprocess resize=HEIGHTxWIDTH`, and the order of their "
+        "channels from `layout=`.",
+    ),
+    Code(
+        "E404",
+        "a calibration sample has the wrong element type",
+        ExitCode.BUILD_FAILED,
+        "Floats are rounded to the input's precision, and integers that fit become floats. A "
+        "float for an integer input, text, and values outside the input's type are refused, "
+        "since converting them would change their meaning.",
+    ),
+    Code(
+        "E405",
+        "calibration data and the model's inputs do not match",
+        ExitCode.BUILD_FAILED,
+        "Every input needs a value in each sample, under the input's own name: `infc inspect "
+        "MODEL` lists them. Photos, tables and single arrays can only feed a model with one "
+        "input.",
+    ),
+    Code(
+        "E406",
+        "a calibration sample holds NaN or Inf",
+        ExitCode.BUILD_FAILED,
+        "A range that is measured on NaN or Inf says nothing. The sample and the first such "
+        "element are named; mend the data or leave the sample out.",
+    ),
+    Code(
+        "E407",
+        "the calibration function failed",
+        ExitCode.BUILD_FAILED,
+        "The function raised an error, gave no sample, or gave something that is not a sequence "
+        "of samples. It takes no argument and yields dicts of arrays named after the inputs, "
+        "tuples in their order, or single arrays. The line of the user's own code is given.",
+    ),
+    Code(
+        "E408",
+        "an input is the same in all calibration samples",
+        ExitCode.BUILD_FAILED,
+        "This is a warning. Every range behind that input is measured at one value only: the "
+        "state of a recurrent network that is always zero, a mask that never masks. Real use "
+        "then leaves the measured ranges.",
+    ),
+    Code(
+        "E409",
+        "too few calibration samples",
+        ExitCode.BUILD_FAILED,
+        "This is a warning. If samples are drawn alike, the chance that one more exceeds the "
+        "greatest of n, or falls below the least, is 2 / (n + 1) for every quantity that is "
+        "measured, whatever its distribution. infc warns where that is a tenth or more; 100 to "
+        "500 samples are usual.",
+    ),
+    Code(
+        "E410",
+        "calibrated on random samples",
+        ExitCode.BUILD_FAILED,
+        "This is a warning. Random samples exercise a model in ways that real ones do not, so "
+        "that the ranges are wrong for real use, mostly far too wide. That serves to try things "
+        "out, and is done only where `--calibration random` asks for it.",
+    ),
+    Code(
         "E501",
         "a toolchain is missing",
         ExitCode.TOOLCHAIN_MISSING,
@@ -390,12 +472,12 @@ _TABLE = (
     ),
     Code(
         "E509",
-        "a toolchain cannot be installed",
+        "a toolchain cannot be made",
         ExitCode.TOOLCHAIN_MISSING,
-        "pip could not make the environment: the package index cannot be reached, a file does not "
-        "have the SHA-256 that the lock gives, the disk is full, or what was installed cannot be "
-        "imported. The last lines of its log are given. What was installed before is still there, "
-        "and nothing half-made is left behind.",
+        "pip could not resolve, download or install what the environment needs: the package index "
+        "cannot be reached, a file does not have the SHA-256 that the lock gives, the disk is "
+        "full, or what was installed cannot be imported. The last lines of its log are given. What "
+        "was installed before is still there, and nothing half-made is left behind.",
     ),
     Code(
         "E510",

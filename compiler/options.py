@@ -30,6 +30,17 @@ def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+def common_options(command: click.Command) -> click.Command:
+    """Give `command` the options that every verb has; `main` looks for them in the words."""
+    as_json = "Print the result as one JSON document."
+    where = "Show where an error arose."
+    command.params += [
+        click.Option(["--json"], is_flag=True, expose_value=False, help=as_json),
+        click.Option(["--traceback"], is_flag=True, expose_value=False, help=where),
+    ]
+    return command
+
+
 def path_argument(name: str, completer: completion.Completer) -> Callable[[Any], Any]:
     """A model or a bundle; whether it exists is for the driver to say, with its own diagnostic."""
     return click.argument(name, type=click.Path(path_type=Path), shell_complete=completer)

@@ -25,10 +25,14 @@ from infc.formatting import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from infc.doctor import Examination
     from infc.driver import CompileResult, OptimizeResult, TargetResult, VerifyResult
     from infc.passes import Phase
     from infc.targets import BackEnd, Target
+    from infc.workers.locks import Lock
+    from infc.workers.toolchains import Entry
 
 LABEL_WIDTH = 12
 TEXT_WIDTH = 96
@@ -387,6 +391,60 @@ def examined(examination: Examination) -> Output:
         blocks.append("\n".join(lines))
     code = ExitCode.DONE if examination.ready else ExitCode.TOOLCHAIN_MISSING
     return Output(document, "\n\n".join(blocks), code)
+
+
+def toolchains_table(rows: Sequence[Entry]) -> Output:
+    """Of `toolchain list`."""
+    documents = [row.to_json() for row in rows]
+    table = [
+        (
+            row.name,
+            str(row.state),
+            f"Python {row.python}" if row.python else "",
+            *_installation(document),
+        )
+        for row, document in zip(rows, documents, strict=True)
+    ]
+    return Output({"toolchains": documents}, columns(table))
+
+
+def _installation(document: Mapping[str, Any]) -> tuple[str, str, str]:
+    """How many packages, how large, where; of what is not installed, what it would be."""
+    if document["path"] is None:
+        return ("", "", document["summary"])
+    packages = count(len(document["packages"]), "package")
+    return (packages, format_bytes(document["bytes"]), document["path"])
+
+
+def toolchain_installed(row: Entry, changed: bool) -> Output:
+    """Of `toolchain install`."""
+    document = row.to_json()
+    packages = ", ".join(f"{k} {v}" for k, v in document["packages"].items())
+    lines = [
+        ("python", row.python),
+        ("packages", _wrapped(packages.split(", "))),
+        ("size", format_bytes(document["bytes"])),
+        ("path", document["path"]),
+    ]
+    verdict = "installed" if changed else "up to date"
+    headline = f"{click.style(row.name, bold=True)}  {click.style(verdict, fg='green')}"
+    return Output({"changed": changed, **document}, f"{headline}\n{labelled(lines)}")
+
+
+def toolchain_locked(lock: Lock, output: Path | None, step: str) -> Output:
+    """Of `toolchain lock`: the lock itself, or where it was written."""
+    document = {
+        "name": lock.name,
+        "python": lock.python,
+        "platform": lock.platform,
+        "packages": dict(lock.packages),
+        "lock": lock.render(),
+        "output": None if output is None else str(output),
+    }
+    if output is None:
+        return Output(document, lock.render().rstrip("\n"))
+    lines = [("packages", str(len(lock.pins))), ("next", step)]
+    return Output(document, f"{output}\n{labelled(lines)}")
 
 
 def explained(code: Code) -> Output:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx
 import pytest
 from command import Done, infc, write_model
@@ -47,8 +48,14 @@ def test_every_verb_has_json_and_traceback() -> None:
     for name, command in cli.commands.items():
         flags = {opt for parameter in command.params for opt in parameter.opts}
         assert {"--json", "--traceback"} <= flags, name
-    names = "compile optimize inspect verify bench targets passes doctor explain completion"
-    assert list(cli.commands) == names.split()
+    names = "compile optimize inspect verify bench targets passes doctor toolchain"
+    assert list(cli.commands) == [*names.split(), "explain", "completion"]
+    group = cli.commands["toolchain"]
+    assert isinstance(group, click.Group)
+    assert list(group.commands) == ["list", "install", "remove", "lock"]
+    for name, command in group.commands.items():
+        flags = {opt for parameter in command.params for opt in parameter.opts}
+        assert {"--json", "--traceback"} <= flags, name
 
 
 def test_compile_json(compiled: Done, bundle: Path) -> None:

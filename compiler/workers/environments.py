@@ -40,13 +40,22 @@ os.execv(sys.argv[2], sys.argv[2:])
 class Builder:
     """Builds the environment of toolchain `name` in `folder`; every program's output is logged.
 
-    `held` is a descriptor that the children inherit. `say` is told the name and the step.
+    `say` is told the name and the step. `inherited` are descriptors for the children. `aim` is
+    what fails where anything does: "installed".
     """
 
     def __init__(
-        self, name: str, folder: Path, log: Path, held: int, say: Callable[[str, str], None]
+        self,
+        name: str,
+        folder: Path,
+        log: Path,
+        say: Callable[[str, str], None],
+        *,
+        inherited: tuple[int, ...] = (),
+        aim: str = "installed",
     ) -> None:
-        self._name, self._folder, self._log, self._held, self._say = name, folder, log, held, say
+        self._name, self._folder, self._log, self._say = name, folder, log, say
+        self._inherited, self._aim = inherited, aim
         self.python = folder / "bin" / "python"
         log.write_text("", encoding="utf-8")
 
@@ -71,8 +80,15 @@ class Builder:
         """
         self._say(self._name, "installing")
         options = ("--require-hashes", "--only-binary=:all:", "--no-deps")
-        pip = [str(self.python), "-I", "-m", "pip", "install", *options, *QUIETER]
-        status, tail = self._run([*pip, "-r", str(lock)])
+        self.pip("install", *options, "-r", str(lock))
+
+    def pip(self, verb: str, *words: str) -> None:
+        """Run the environment's pip.
+
+        Raises:
+            InfcError: E509 with the end of its log.
+        """
+        status, tail = self._run([str(self.python), "-I", "-m", "pip", verb, *QUIETER, *words])
         if not status:
             return
         text = "".join(tail)
@@ -84,7 +100,7 @@ class Builder:
             )
         if "No matching distribution" in text:
             raise self._failed(
-                "the package index does not have what the lock lists",
+                "the package index does not have what it asks for",
                 tail,
                 "`pip config list` shows which index is used",
             )
@@ -125,7 +141,7 @@ class Builder:
             errors="replace",
             env={**kept, "PIP_USER": "0", "PYTHONUNBUFFERED": "1"},
             cwd=self._folder,
-            pass_fds=(self._held,),
+            pass_fds=self._inherited,
             start_new_session=True,
         )
         tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -145,10 +161,12 @@ class Builder:
                 process.wait()
 
     def _failed(self, what: str, tail: Sequence[str], help: str = "") -> InfcError:
-        note = "".join(["the last lines of its log:\n", *tail]).rstrip()
+        notes = ["".join(["the last lines of its log:\n", *tail]).rstrip()] if tail else []
+        if self._log.parent != self._folder:  # which will be gone
+            notes.append(f"the whole log is {self._log}")
         return fail(
             "E509",
-            f"toolchain `{self._name}` cannot be installed: {what}",
-            notes=(note,) if tail else (),
-            help=f"{help}\nthe whole log: {self._log}".strip(),
+            f"toolchain `{self._name}` cannot be {self._aim}: {what}",
+            notes=notes,
+            help=help,
         )

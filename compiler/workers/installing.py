@@ -177,9 +177,8 @@ def _make(workshop: Path, lock: Lock, text: str, own: bool, held: int, say: Say)
     logs = data_folder() / "log"
     logs.mkdir(exist_ok=True)
     (workshop / LOCK).write_text(text, encoding="utf-8")
-    builder = environments.Builder(
-        lock.name, workshop, logs / f"toolchain-{lock.name}.log", held, say
-    )
+    log = logs / f"toolchain-{lock.name}.log"
+    builder = environments.Builder(lock.name, workshop, log, say, inherited=(held,))
     builder.create(interpreter.path)
     builder.install(workshop / LOCK)
     builder.require(lock.packages, lock.imports)

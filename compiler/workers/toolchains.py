@@ -220,3 +220,42 @@ def state(name: str) -> State:
         return State.READY
     current = digest(row.lock.read_text(encoding="utf-8")) == environment.lock_sha256
     return State.READY if current else State.OUTDATED
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of `infc toolchain list`: one that is known, installed or both."""
+
+    name: str
+    summary: str
+    state: State
+    python: str
+    environment: Environment | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict."""
+        there = self.environment
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "state": str(self.state),
+            "python": self.python,
+            "path": str(folder() / self.name) if there else None,
+            "bytes": there.bytes if there else None,
+            "lock_sha256": there.lock_sha256 if there else None,
+            "own_lock": there.own_lock if there else None,
+            "packages": dict(there.packages) if there else {},
+        }
+
+
+def entry(name: str) -> Entry:
+    """What is known about `name`, and what of it is here."""
+    row, environment = known().get(name), find(name)
+    summary = row.summary if row else "a lock of your own"
+    python = environment.python_version if environment else row.python if row else ""
+    return Entry(name, summary, state(name), python, environment)
+
+
+def entries() -> tuple[Entry, ...]:
+    """All that infc has locks of, then the user's own."""
+    return tuple(entry(name) for name in dict.fromkeys((*known(), *installed())))

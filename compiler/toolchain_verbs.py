@@ -1,0 +1,117 @@
+"""`infc toolchain ...`: parse, print. What happens is in `infc.workers`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from infc import completion
+from infc.options import common_options
+
+if TYPE_CHECKING:
+    from infc.results import Output
+
+
+@click.group()
+def toolchain() -> None:
+    """Install the environments, other than infc's own, that back ends run in.
+
+    MindSpore Lite, for one, has a package for Python 3.7 only. Nothing is ever installed but by
+    `infc toolchain install`, and then from a lock that gives the SHA-256 of every package.
+    """
+
+
+common_options(toolchain)
+
+
+def verb(function: Callable[..., Output]) -> click.Command:
+    """Make `function` a verb of the group."""
+    command = click.command(function.__name__.rstrip("_"))(function)
+    toolchain.add_command(common_options(command))
+    return command
+
+
+@verb
+def list_() -> Output:
+    """List the toolchains: those infc knows, and your own."""
+    from infc import results
+    from infc.workers import toolchains
+
+    return results.toolchains_table(toolchains.entries())
+
+
+@verb
+@click.argument("name", shell_complete=completion.toolchains)
+@click.option(
+    "--lock",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Install this lock.  [default: infc's own for NAME, or the one installed]",
+)
+@click.option("--force", is_flag=True, help="Make it anew even where it is up to date.")
+def install(name: str, lock: Path | None, force: bool) -> Output:
+    """Install the toolchain NAME, or bring it up to date."""
+    from infc import results
+    from infc.progress import ProgressLine, Verbosity
+    from infc.workers import installing, toolchains
+
+    with ProgressLine(Verbosity.NORMAL) as progress:
+        done = installing.install(name, lock, force=force, say=progress)
+    return results.toolchain_installed(toolchains.entry(name), done.changed)
+
+
+@verb
+@click.argument("name", shell_complete=completion.toolchains)
+def remove(name: str) -> Output:
+    """Remove the installed toolchain NAME."""
+    from infc.results import Output
+    from infc.workers import installing
+
+    gone = installing.remove(name)
+    later = "" if gone else "; its files are in use, and go with the next `infc toolchain remove`"
+    return Output({"name": name, "files_gone": gone}, f"removed {name}{later}")
+
+
+@verb
+@click.argument("name", shell_complete=completion.toolchains)
+@click.argument("requirements", nargs=-1, metavar="[REQUIREMENT]...")
+@click.option("--python", metavar="3.N", help="[default: NAME's, or the running one]")
+@click.option(
+    "--import",
+    "imports",
+    multiple=True,
+    metavar="MODULE",
+    help="What an installation has to be able to import; repeat for several.",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="[default: standard output]",
+)
+def lock(
+    name: str,
+    requirements: tuple[str, ...],
+    python: str | None,
+    imports: tuple[str, ...],
+    output: Path | None,
+) -> Output:
+    """Pin all that REQUIREMENTs need.
+
+    Writes a lock for the toolchain NAME: every package, its version and its SHA-256, for this
+    platform and the given Python. Without a REQUIREMENT it is made from those of the toolchain
+    that infc knows by that name.
+    """
+    from infc import results
+    from infc.progress import ProgressLine, Verbosity
+    from infc.workers import resolving
+
+    with ProgressLine(Verbosity.NORMAL) as progress:
+        made = resolving.lock(name, python, requirements, imports, output, say=progress)
+    step = f"infc toolchain install {name} --lock {shlex.quote(str(output))}"
+    return results.toolchain_locked(made, output, step)

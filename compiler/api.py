@@ -46,6 +46,7 @@ def compile(
     verify: VerifyOptions | bool = True,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     loaders: Sequence[str] = LOADERS,
+    toolchains: Mapping[str, str] | None = None,
     check: bool = True,
     progress: Progress = _silent,
 ) -> CompileResult:
@@ -63,6 +64,7 @@ def compile(
         verify: how the proof is made; False leaves it out, and the bundles say so.
         limits: of time and memory for each worker process.
         loaders: the languages to generate loaders in, `cpp` and `java`; empty for none.
+        toolchains: back ends to the environments (`infc toolchain`) that their workers run in.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
         progress: called with (target or "", step) as each step begins.
@@ -82,6 +84,7 @@ def compile(
         verify=_verify_options(verify),
         limits=limits,
         loaders=parse_loaders(tuple(loaders) or ("none",)),
+        toolchains=dict(toolchains or {}),
     )
     result = driver.compile(request, progress)
     failures = [row for row in result.results if row.bundle is None]
@@ -129,6 +132,7 @@ def verify(
     source: AnyPath | None = None,
     options: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
     progress: Progress = _silent,
 ) -> VerifyResult:
     """Run the artifact of `bundle` and compare it with the source model.
@@ -141,6 +145,7 @@ def verify(
             the bundle keeps are the reference.
         options: how inputs for `source` are made.
         limits: of time and memory for each worker process.
+        toolchains: the bundle's back end to the environment that its workers run in.
         progress: called with ("", step) as each step begins.
 
     Raises:
@@ -154,6 +159,7 @@ def verify(
         source=None if source is None else Path(source),
         options=options,
         limits=limits,
+        toolchains=toolchains,
         progress=progress,
     )
 
@@ -167,11 +173,12 @@ def bench(
     through: Through = "runtime",
     dims: Mapping[str, int] | None = None,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Time the artifact of `bundle`; the keys `min_ms`, `median_ms` and `max_ms` are per run.
 
     `threads` of 0 leaves the choice to the runtime; `dims` gives sizes to dynamic dimensions,
-    which take their typical size otherwise.
+    which take their typical size otherwise. `toolchains` is as for `verify`.
 
     Raises:
         InfcError: E110 for figures that make no sense or an unknown dimension, E702 for a
@@ -188,6 +195,7 @@ def bench(
         through=through,
         dims=dims,
         limits=limits,
+        toolchains=toolchains,
     )
 
 

@@ -58,7 +58,7 @@ def _not_installed(target: Target) -> Diagnostic | None:
         from infc.workers import toolchains
 
         try:
-            toolchains.require(toolchain)
+            toolchains.require(toolchain, own_source=end.worker(target).script is None)
         except InfcError as error:
             return error.diagnostics[0]
         return None

@@ -40,6 +40,8 @@ from infc.options import (
     progress_options,
     reference_options,
     through_option,
+    toolchain_option,
+    toolchains_of,
     verify_of,
     verify_options,
 )
@@ -127,6 +129,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
 )
 @pass_options
 @verify_options
+@toolchain_option
 @limit_options
 @progress_options
 def compile(
@@ -152,6 +155,7 @@ def compile(
         verify=verify_of(rest),
         limits=limits_of(rest),
         loaders=parse_loaders(loaders),
+        toolchains=toolchains_of(rest),
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -231,6 +235,7 @@ def inspect(path: Path) -> Output:
     help="Run this model for the reference, instead of the answers kept in the bundle.",
 )
 @reference_options
+@toolchain_option
 @limit_options
 @progress_options
 def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Output:
@@ -239,7 +244,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
     The artifact is run, in its runtime or through the generated loader, on the inputs that the
     bundle keeps, and its answers are compared with those of the source model.
     """
-    options, limits = verify_of(rest), limits_of(rest)
+    options, limits, toolchains = verify_of(rest), limits_of(rest), toolchains_of(rest)
     with progress_of(rest) as progress:
         from infc import driver, results
 
@@ -249,6 +254,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
             source=source,
             options=options,
             limits=limits,
+            toolchains=toolchains,
             progress=progress,
         )
     return results.verified(result)
@@ -275,6 +281,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
     metavar="NAME=N",
     help="Size of a dynamic dimension.  [default: the typical one]",
 )
+@toolchain_option
 @limit_options
 def bench(
     bundle: Path,
@@ -292,7 +299,7 @@ def bench(
     from infc import driver, results
     from infc.progress import ProgressLine, Verbosity
 
-    sizes, limits = parse_dims(dims), limits_of(rest)
+    sizes, limits, toolchains = parse_dims(dims), limits_of(rest), toolchains_of(rest)
     with ProgressLine(Verbosity.NORMAL) as progress:
         progress("", f"timing the artifact through {through}")
         figures = driver.bench(
@@ -303,6 +310,7 @@ def bench(
             through=through,
             dims=sizes,
             limits=limits,
+            toolchains=toolchains,
         )
     return results.benched(figures)
 

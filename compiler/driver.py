@@ -148,7 +148,7 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
     Raises:
         InfcError: for what concerns all targets: the request, the model, a pass, the reference.
     """
-    chosen = targets.choose(request.targets, request.precision, request.options)
+    chosen = targets.choose(request.targets, request.precision, request.options, request.toolchains)
     building.require_any_toolchain(chosen)
     with bundle.staging(request.output) as stage:
         for target in chosen:
@@ -214,19 +214,20 @@ def verify(
     source: Path | None = None,
     options: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
     progress: Progress = _silent,
 ) -> VerifyResult:
     """Run the bundle's artifact again and compare it with the source model.
 
     The reference is the one recorded in the bundle, or, where `source` names the model, that
-    model run now with `options`. `through` is `runtime`, `cpp` or `java`.
+    model run now with `options`. `through` is `runtime`, `cpp` or `java`. `toolchains` maps the
+    bundle's back end to the environment that its workers run in.
 
     Raises:
         InfcError: E702 for a damaged bundle, E602 or E603 where an output is outside its
             threshold, and what building and running the loader may raise.
     """
-    subject = bundle.open_bundle(path)
-    target = Target.from_json(subject.manifest["target"])
+    subject, target = _open(path, toolchains)
     threshold = comparison.THRESHOLDS[target.precision]
     with verification.scratch_folder() as scratch:
         if source is not None:
@@ -253,16 +254,17 @@ def bench(
     through: str = "runtime",
     dims: Mapping[str, int] | None = None,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Time the bundle's artifact: the least, median and greatest latency in milliseconds.
 
-    `dims` gives values to dynamic dimensions; the others take their typical value.
+    `dims` gives values to dynamic dimensions; the others take their typical value. `toolchains`
+    is as for `verify`.
 
     Raises:
         InfcError: E110 for an unknown dimension, E702, and what running may raise.
     """
-    subject = bundle.open_bundle(path)
-    target = Target.from_json(subject.manifest["target"])
+    subject, target = _open(path, toolchains)
     with verification.scratch_folder() as scratch:
         feeds = typical_feeds(subject.inputs, dims or {})
         (folder,) = write_feeds([feeds], scratch)
@@ -281,6 +283,14 @@ def bench(
         "inputs": {k: list(v.shape) for k, v in feeds.items()},
         **figures,
     }
+
+
+def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Target]:
+    """A bundle and its target, whose workers run where the user says."""
+    subject = bundle.open_bundle(path)
+    recorded = Target.from_json(subject.manifest["target"])
+    (target,) = targets.in_toolchains([recorded], toolchains or {})
+    return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target
 
 
 def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infc import completion
-from infc.request import InputSpec, PassOptions, VerifyOptions, WorkerLimits, parse_bytes
+from infc.request import (
+    InputSpec,
+    PassOptions,
+    VerifyOptions,
+    WorkerLimits,
+    parse_bytes,
+    parse_toolchains,
+)
 
 if TYPE_CHECKING:
     from infc.progress import ProgressLine
@@ -115,6 +122,13 @@ limit_options = _together(
         "--memory-limit", metavar="SIZE", help="Address space of each worker process: 8G, 500M."
     ),
 )
+toolchain_option = click.option(
+    "--toolchain",
+    "toolchains",
+    multiple=True,
+    metavar="BACKEND=NAME",
+    help="Run this back end's workers in an environment of `infc toolchain`.",
+)
 progress_options = _together(
     click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
     click.option("--verbose", "-v", is_flag=True, help="A line for every step, with its time."),
@@ -165,6 +179,15 @@ def limits_of(rest: Mapping[str, Any]) -> WorkerLimits:
     """
     memory = rest["memory_limit"]
     return WorkerLimits(rest["timeout"], None if memory is None else parse_bytes(memory))
+
+
+def toolchains_of(rest: Mapping[str, Any]) -> dict[str, str]:
+    """The value of `--toolchain`.
+
+    Raises:
+        InfcError: E110.
+    """
+    return parse_toolchains(rest["toolchains"])
 
 
 def progress_of(rest: Mapping[str, Any]) -> ProgressLine:

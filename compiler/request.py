@@ -211,6 +211,7 @@ class Request:
     limits: WorkerLimits = WorkerLimits()
     loaders: tuple[str, ...] = LOADERS
     calibration: CalibrationOptions | None = None
+    toolchains: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.targets:
@@ -239,6 +240,24 @@ def parse_options(pairs: Sequence[str]) -> dict[str, str]:
             raise fail("E110", f"`-X {key}=` is given twice")
         options[key] = value
     return options
+
+
+def parse_toolchains(pairs: Sequence[str]) -> dict[str, str]:
+    """Parse `--toolchain BACKEND=NAME` pairs; an empty NAME is infc's own environment.
+
+    Raises:
+        InfcError: E110 for a pair that is not one, or a back end given twice.
+    """
+    toolchains: dict[str, str] = {}
+    for pair in pairs:
+        back_end, equals, name = pair.partition("=")
+        if not equals or not back_end:
+            help = "for example `--toolchain openvino=my-openvino`"
+            raise fail("E110", f"`--toolchain {pair}` is not BACKEND=NAME", help=help)
+        if back_end in toolchains:
+            raise fail("E110", f"`--toolchain {back_end}=` is given twice")
+        toolchains[back_end] = name
+    return toolchains
 
 
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}

@@ -11,6 +11,7 @@ process, where the vendor's SDK is imported, and nowhere else.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -241,19 +242,53 @@ def look_up(name: str) -> Target:
 
 
 def choose(
-    names: Sequence[str], precision: Precision | None, options: Mapping[str, str]
+    names: Sequence[str],
+    precision: Precision | None,
+    options: Mapping[str, str],
+    toolchains: Mapping[str, str] | None = None,
 ) -> tuple[Target, ...]:
     """Look up and configure every target of a command; each takes the options it has.
 
+    `toolchains` maps back ends to the environments that their workers run in.
+
     Raises:
-        InfcError: E201, or E205 for an option that none of them has.
+        InfcError: E201, or E205 for an option that none of them has, E110 for a toolchain of a
+            back end that none of them has.
     """
     found = [look_up(name) for name in dict.fromkeys(names)]
     owned = [{k: v for k, v in options.items() if k in back_end(t.back_end).OPTIONS} for t in found]
     for key in options:
         if not any(key in own for own in owned):
             configure(found[0], precision, {key: options[key]})
-    return tuple(configure(t, precision, own) for t, own in zip(found, owned, strict=True))
+    chosen = [configure(t, precision, own) for t, own in zip(found, owned, strict=True)]
+    return in_toolchains(chosen, toolchains or {})
+
+
+def in_toolchains(chosen: Sequence[Target], given: Mapping[str, str]) -> tuple[Target, ...]:
+    """Return `chosen` with the environments that the user names for their back ends' workers.
+
+    They are `given`, back end to toolchain, or in the environment (INFC_TOOLCHAIN_OPENVINO); ""
+    is infc's own. A target that neither is about keeps its own.
+
+    Raises:
+        InfcError: E110 for a back end in `given` that no target has.
+    """
+    have = list(dict.fromkeys(t.back_end for t in chosen))
+    for name, toolchain in given.items():
+        if name not in have:
+            raise fail(
+                "E110",
+                f"`--toolchain {name}={toolchain}`: no target here has the back end `{name}`",
+                help=f"{did_you_mean(name, have)}the targets have {', '.join(have)}",
+            )
+    return tuple(replace(t, toolchain=_toolchain(t, given)) for t in chosen)
+
+
+def _toolchain(target: Target, given: Mapping[str, str]) -> str:
+    if target.back_end in given:
+        return given[target.back_end]
+    variable = "INFC_TOOLCHAIN_" + target.back_end.upper().replace("-", "_")
+    return os.environ.get(variable) or target.toolchain
 
 
 def configure(target: Target, precision: Precision | None, options: Mapping[str, str]) -> Target:

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -87,8 +87,8 @@ def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> d
     }
     request.write_text(json.dumps(document), encoding="utf-8")
     start = job.log.stat().st_size if job.log.exists() else 0
-    with job.log.open("ab") as log:
-        command = [*_interpreter(job.worker), str(request)]
+    with job.log.open("ab") as log, _interpreter(job.worker) as interpreter:
+        command = [*interpreter, str(request)]
         status = _run(command, log, limits.timeout_s, scratch, progress)
     tail = _tail(job.log, start)
     if status is None:
@@ -101,18 +101,22 @@ def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> d
     return _answer(job, status, result, tail)
 
 
-def _interpreter(worker: Worker) -> list[str]:
-    """The start of the command: infc's own interpreter, or that of the toolchain.
+@contextlib.contextmanager
+def _interpreter(worker: Worker) -> Iterator[list[str]]:
+    """The start of the command: infc's own interpreter, or that of the toolchain, which stays.
 
     Raises:
-        InfcError: E501 where the toolchain is not installed.
+        InfcError: E501 where the toolchain is not installed, or too old for infc's source.
     """
     program = str(Path(__file__).with_name("protocol.py"))
     if not worker.toolchain:
-        return [sys.executable, "-P", program]
+        yield [sys.executable, "-P", program]
+        return
     from infc.workers import toolchains
 
-    return [str(toolchains.require(worker.toolchain).python), "-I", program]
+    environment = toolchains.require(worker.toolchain, own_source=worker.script is None)
+    with environment.held():
+        yield [str(environment.python), "-I", program]
 
 
 def _packages() -> dict[str, str]:

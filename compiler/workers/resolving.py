@@ -25,8 +25,6 @@ from infc.workers.locks import Lock, Pin, normal, require_name, require_python, 
 
 REPORTING_PIP = (23, 0)
 """The first pip whose report has a stable format."""
-OWN_SOURCE = (3, 11)
-"""From this Python on a worker runs infc's own source, which needs infc's own requirements."""
 
 
 def lock(
@@ -105,7 +103,7 @@ def _requirements(python: str, given: Iterable[str]) -> tuple[str, ...]:
                 help="a package of the index, for example `openvino==2025.1.0`",
             )
         wanted.append(re.sub(r",\s+", ",", text.strip()))
-    if tuple(map(int, python.split("."))) >= OWN_SOURCE:
+    if toolchains.runs_own_source(python):
         own = metadata.requires("infc") or ()
         wanted += [line.strip() for line in own if "extra" not in line.partition(";")[2]]
     if not wanted:

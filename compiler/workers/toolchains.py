@@ -32,6 +32,8 @@ from infc.workers.locks import NAME, digest, this_platform
 
 SCHEMA = 1
 RECORD, LOCK = "toolchain.json", "toolchain.lock"
+OWN_SOURCE = (3, 11)
+"""The Python that infc itself needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +157,23 @@ def _environment(name: str, place: Path, record: Mapping[str, Any]) -> Environme
     )
 
 
-def require(name: str) -> Environment:
-    """The installed toolchain called `name`.
+def require(name: str, *, own_source: bool = False) -> Environment:
+    """The installed toolchain called `name`; where `own_source`, one that can run infc's source.
 
     Raises:
-        InfcError: E501 where it is not installed, E507 where it is out of date or damaged, both
-            with the command that helps; E110 where nobody knows such a toolchain.
+        InfcError: E501 where it is not installed, or its Python is too old, E507 where it is out
+            of date or damaged, each with the command that helps.
     """
     found, environment = state(name), find(name)
     if found is State.READY and environment is not None:
+        if own_source and not runs_own_source(environment.python_version):
+            least = ".".join(map(str, OWN_SOURCE))
+            raise fail(
+                "E501",
+                f"toolchain `{name}` has Python {environment.python_version}, and the workers of "
+                f"this back end need {least} or later",
+                help=f"infc toolchain lock {name} --python {least} REQUIREMENT... -o FILE",
+            )
         return environment
     if found in (State.OUTDATED, State.DAMAGED):
         what = "is of an older lock than this infc has" if found is State.OUTDATED else found
@@ -173,13 +183,16 @@ def require(name: str) -> Environment:
 
 def _not_installed(name: str) -> InfcError:
     row = known().get(name)
-    if row is None:
-        return unknown(name)
-    if row.lock is None:
+    if row is not None and row.lock is None:
         return no_lock(row)
-    return fail(
-        "E501", f"toolchain `{name}` is not installed", help=f"infc toolchain install {name}"
-    )
+    hint = did_you_mean(name, {*known(), *installed()}) if row is None else ""
+    words = f"infc toolchain install {name}" + (" --lock FILE" if row is None else "")
+    return fail("E501", f"toolchain `{name}` is not installed", help=hint + words)
+
+
+def runs_own_source(python: str) -> bool:
+    """Whether infc's own source runs in that version: a worker then needs no script of its own."""
+    return tuple(map(int, python.split(".")[:2])) >= OWN_SOURCE
 
 
 def no_lock(toolchain: Toolchain) -> InfcError:

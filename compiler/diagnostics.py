@@ -410,6 +410,32 @@ _TABLE = (
         "out, and is done only where `--calibration random` asks for it.",
     ),
     Code(
+        "E411",
+        "these ranges do not serve",
+        ExitCode.BUILD_FAILED,
+        "A ranges file holds what calibration measured: JSON with a version, and for each tensor "
+        "its extremes and a histogram. This one cannot be read, is of another version, or is "
+        "damaged at the place that is named; or it holds nothing about a tensor that is to be "
+        "quantised, because it was made of another model. `infc inspect FILE` shows what one "
+        "holds.",
+    ),
+    Code(
+        "E412",
+        "a tensor holds NaN or Inf on the calibration data",
+        ExitCode.BUILD_FAILED,
+        "The samples are finite, and the float model computes something from them that is not. "
+        "NaN stops the calibration: whatever depends on it is unknown. Inf is a warning, and the "
+        "range is that of the finite values; masks of attention hold it on purpose.",
+    ),
+    Code(
+        "E413",
+        "the model does not run on the calibration data",
+        ExitCode.BUILD_FAILED,
+        "ONNX Runtime runs the float model on every sample to measure its tensors, and refused "
+        "one of them. The sample and the runtime's own message are given: an index out of range, "
+        "or sizes of two inputs that do not go together, are the usual causes.",
+    ),
+    Code(
         "E501",
         "a toolchain is missing",
         ExitCode.TOOLCHAIN_MISSING,

@@ -323,13 +323,11 @@ def targets(name: str | None) -> Output:
     from infc import targets as table
 
     if name is None:
-        rows = [
-            (t, doctor.installed(table.back_end(t.back_end))) for t in table.profiles().values()
-        ]
+        rows = [(t, doctor.available(t)) for t in table.profiles().values()]
         return results.targets_table(rows)
     target = table.look_up(name)
     end = table.back_end(target.back_end)
-    return results.target_details(target, end, doctor.installed(end))
+    return results.target_details(target, end, doctor.available(target))
 
 
 @verb

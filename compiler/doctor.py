@@ -21,9 +21,13 @@ from typing import Any
 
 from infc import __version__, targets
 from infc.diagnostics import InfcError, fail
-from infc.targets import BackEnd
+from infc.places import toolchain_folder
+from infc.targets import BackEnd, Target
+from infc.workers import interpreters, toolchains
 
 PROBE_TIMEOUT_S = 10.0
+TOOLCHAIN = "toolchain "
+"""Before the name of a toolchain's group: a back end may have the same name."""
 
 PACKAGES: Mapping[str, Mapping[str, str]] = {
     "apt-get": {
@@ -98,12 +102,15 @@ class Examination:
 def examine(names: Iterable[str] = ()) -> Examination:
     """Look for what infc itself needs, and every back end, and the loaders' compilers.
 
-    `base` is always required; `names` adds groups, or targets, which stand for their back end.
+    `base` is always required; `names` adds groups, targets, which stand for their back end, or
+    toolchains.
 
     Raises:
         InfcError: E110 for a name that is neither.
     """
-    groups = (_base(), *(_back_end(targets.back_end(n)) for n in targets.BACK_ENDS), *_compilers())
+    ends = [_back_end(targets.back_end(name)) for name in targets.BACK_ENDS]
+    environments = [_toolchain(entry) for entry in toolchains.entries()]
+    groups = (_base(), *ends, *environments, *_compilers())
     required = tuple(dict.fromkeys(("base", *(_group_named(name, groups) for name in names))))
     system = f"{platform.system()} {platform.machine()}"
     return Examination(__version__, platform.python_version(), system, groups, required)
@@ -115,7 +122,19 @@ def _group_named(name: str, groups: tuple[Group, ...]) -> str:
         return name
     if name in targets.profiles():
         return targets.look_up(name).back_end
+    if TOOLCHAIN + name in known:
+        return TOOLCHAIN + name
     raise fail("E110", f"doctor knows no `{name}`", help=f"it knows {', '.join(known)}, targets")
+
+
+def available(target: Target) -> bool:
+    """Whether what builds for `target` is installed: its toolchain, or the modules here."""
+    end = targets.back_end(target.back_end)
+    try:
+        name = end.worker(target).toolchain
+    except InfcError:
+        return False
+    return toolchains.state(name) is toolchains.State.READY if name else installed(end)
 
 
 def installed(end: BackEnd) -> bool:
@@ -139,6 +158,55 @@ def _base() -> Group:
 
 
 def _back_end(end: BackEnd) -> Group:
+    (target,) = targets.in_toolchains([targets.look_up(end.NAME)], {})
+    try:
+        name = end.worker(target).toolchain
+    except InfcError as error:
+        return Group(end.NAME, end.SUMMARY, (_lacking("worker", error), _sdk(end)))
+    items = (
+        (_environment(toolchains.entry(name), end.DISTRIBUTIONS),) if name else _distributions(end)
+    )
+    return Group(end.NAME, end.SUMMARY, (*items, _sdk(end)))
+
+
+def _lacking(what: str, error: InfcError) -> Item:
+    first = error.diagnostics[0]
+    return Item(what, None, first.help or first.message)
+
+
+def _toolchain(entry: toolchains.Entry) -> Group:
+    """The environment, and the interpreter that it is made with where it is not there."""
+    items = (_environment(entry),)
+    if entry.environment is None and entry.python:
+        items = (_interpreter(entry.python), *items)
+    return Group(TOOLCHAIN + entry.name, entry.summary, items)
+
+
+def _environment(entry: toolchains.Entry, shown: Iterable[str] = ()) -> Item:
+    """An installed toolchain, with the versions of the packages in `shown`."""
+    try:
+        found = toolchains.require(entry.name)
+    except InfcError as error:
+        first = error.diagnostics[0]
+        remedy = first.help or first.message
+        outdated = entry.state is toolchains.State.OUTDATED
+        return Item("environment", None, f"({entry.state}) {remedy}" if outdated else remedy)
+    versions = [f"{name} {found.packages[name]}" for name in shown if name in found.packages]
+    facts = ", ".join((*versions, f"Python {found.python_version}"))
+    return Item("environment", f"{facts} ({toolchain_folder(entry.name)})")
+
+
+def _interpreter(version: str) -> Item:
+    try:
+        found = interpreters.find(version)
+    except InfcError as error:
+        remedy = (error.diagnostics[0].help or "").splitlines()
+        return Item(f"Python {version}", None, ", ".join(remedy))
+    return Item(f"Python {version}", f"{found.version} ({found.path})")
+
+
+def _distributions(end: BackEnd) -> tuple[Item, ...]:
+    """The packages in infc's own environment."""
     requirements = _requirements(end.EXTRA)
     everything = {**_requirements(""), **requirements}
     items = []
@@ -147,8 +215,7 @@ def _back_end(end: BackEnd) -> Group:
         if item.found is not None and not installed(end):
             item = Item(name, None, item.remedy)
         items.append(item)
-    items.append(_sdk(end))
-    return Group(end.NAME, end.SUMMARY, tuple(items))
+    return tuple(items)
 
 
 def _requirements(extra: str) -> dict[str, str]:
@@ -176,8 +243,7 @@ def _sdk(end: BackEnd) -> Item:
     try:
         entries = end.LOADER.sdk()
     except InfcError as error:
-        first = error.diagnostics[0]
-        return Item("C++ SDK", None, first.help or first.message)
+        return _lacking("C++ SDK", error)
     return Item("C++ SDK", ", ".join(map(str, entries.values())) or "found")
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 from infc import targets
 from infc.diagnostics import InfcError, did_you_mean, fail
-from infc.places import data_folder
+from infc.places import toolchain_folder
 from infc.workers.locks import NAME, digest, this_platform
 
 SCHEMA = 1
@@ -107,7 +107,7 @@ class State(StrEnum):
 
 def folder() -> Path:
     """Where toolchains are installed."""
-    return data_folder() / "toolchains"
+    return toolchain_folder("any").parent
 
 
 def known() -> Mapping[str, Toolchain]:

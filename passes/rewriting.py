@@ -353,12 +353,12 @@ class Edit:
             value.type = ir.TensorType(dtype)
         if shape is not None:
             value.shape = ir.Shape(list(shape))
-        title = self._fresh_node(f"{at.name}/{op_type}") if at.name else ""
+        title = self.fresh_node(f"{at.name}/{op_type}") if at.name else ""
         node = ir.Node("", op_type, inputs, _attrs(attributes), outputs=[value], name=title)
         _graph_of(at).insert_before(at, node)
         return value
 
-    def _fresh_node(self, hint: str) -> str:
+    def fresh_node(self, hint: str) -> str:
         """A node name that the model does not have: runtimes refuse two of a name."""
         if self._node_names is None:
             self._node_names = {n.name for g in graphs(self._model) for n in g if n.name}

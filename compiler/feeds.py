@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.request import VerifyOptions
-from infc.signature import TensorSpec, numpy_dtype, save_tensors
+from infc.signature import TensorSpec, load_tensors, numpy_dtype, save_tensors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +34,14 @@ def make_feeds(
     """
     if options.data is not None:
         return [_user_feeds(inputs, options.data)]
+    if options.calibration:
+        return [load_tensors(folder) for folder in options.calibration]
     import numpy as np
 
     rng = np.random.default_rng(options.seed)
     sizes = (0,) if all(spec.is_static for spec in inputs) else (0, 1, 2)
     return [
-        {s.name: _random(rng, s, _shape(s, size, {}), scale_log2) for s in inputs}
+        {s.name: random_tensor(rng, s, shape_at(s, size, {}), scale_log2) for s in inputs}
         for size in sizes
         for _ in range(options.samples)
     ]
@@ -59,10 +61,15 @@ def typical_feeds(inputs: Sequence[TensorSpec], dims: Mapping[str, int]) -> Tens
             have = ", ".join(f"`{k}`" for k in sorted(known)) or "none"
             raise fail("E110", f"no input has a dimension `{name}`", help=f"there are: {have}")
     rng = np.random.default_rng(0)
-    return {spec.name: _random(rng, spec, _shape(spec, 1, dims)) for spec in inputs}
+    return {spec.name: random_tensor(rng, spec, shape_at(spec, 1, dims)) for spec in inputs}
 
 
-def _shape(spec: TensorSpec, size: int, dims: Mapping[str, int]) -> list[int]:
+def shape_at(spec: TensorSpec, size: int, dims: Mapping[str, int]) -> list[int]:
+    """The shape of an input at its least (0), typical (1) or greatest (2) `size`, or at `dims`.
+
+    Raises:
+        InfcError: E107 where the rank is unknown.
+    """
     if spec.shape is None:
         raise fail(
             "E107",
@@ -80,9 +87,10 @@ def _shape(spec: TensorSpec, size: int, dims: Mapping[str, int]) -> list[int]:
     return shape
 
 
-def _random(
+def random_tensor(
     rng: np.random.Generator, spec: TensorSpec, shape: Sequence[int], scale_log2: int = 0
 ) -> Any:
+    """Normal floats with a deviation of 2 ** `scale_log2`; integers and booleans are 0 or 1."""
     import numpy as np
 
     dtype = numpy_dtype(spec.dtype)

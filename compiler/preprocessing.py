@@ -35,7 +35,7 @@ FITS = ("stretch", "letterbox", "cover")
 FILTERS = ("nearest", "box", "bilinear", "bicubic", "lanczos", "opencv-linear")
 COLORS = ("rgb", "bgr", "gray")
 LAYOUTS = ("nchw", "nhwc", "chw", "hwc")
-FOR_IMAGES = ("resize", "fit", "pad", "filter", "crop", "color", "range")
+FOR_IMAGES = ("resize", "fit", "pad", "filter", "crop", "color")
 FOR_TABLES = ("columns", "label")
 MAX_SIDE = 1 << 16
 """Pixels in one direction: more is no picture."""

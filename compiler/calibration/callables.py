@@ -1,0 +1,217 @@
+"""The user's own code as a source: `package.module:function` or `path/to/file.py:function`.
+
+The function takes nothing and returns, or is a generator of, samples: dicts of arrays named after
+the inputs, tuples in the inputs' order, or single arrays for a model with one input; arrays are
+whatever `numpy.asarray` takes, torch tensors among them. A list or any other iterable object does
+instead of a function. Nothing is imported before the first sample is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc.calibration.fitting import Shape, by_name
+from infc.diagnostics import InfcError, did_you_mean, fail
+from infc.signature import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from infc.calibration.sources import Row
+
+_REFERENCE = re.compile(
+    r"(?P<module>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A name in a module: `module` is dotted, or a path that ends in `.py`."""
+
+    module: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Reference | None:
+        """None where `text` is no such reference."""
+        match = _REFERENCE.fullmatch(text)
+        return cls(match["module"], match["name"]) if match else None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether `module` is a path."""
+        return self.module.endswith(".py")
+
+
+class Callable:
+    """What the reference yields; relative paths and modules are looked for in `folder`, too."""
+
+    kind = "function"
+    text = False
+    count: int | None = None
+    shapes: Mapping[str, Shape] | None = None
+
+    def __init__(self, reference: Reference, folder: Path, inputs: Sequence[TensorSpec]) -> None:
+        self._reference = reference
+        self._folder = folder
+        self._inputs = tuple(inputs)
+        if reference.is_file and not (folder / reference.module).is_file():
+            raise fail("E401", f"there is no file `{reference.module}`")
+
+    @property
+    def _called(self) -> str:
+        return f"{self._reference.module}:{self._reference.name}"
+
+    def rows(self, indices: Iterable[int]) -> Iterator[Row]:
+        """Run the code from its beginning; samples before the first wanted one are thrown away.
+
+        Raises:
+            InfcError: E407 where it raises, with its own line, or yields nothing.
+        """
+        with self._blamed():
+            samples = self._samples()
+        wanted = iter(indices)
+        next_one = next(wanted, None)
+        index = 0
+        while next_one is not None:
+            with self._blamed():
+                try:
+                    value = next(samples)
+                except StopIteration:
+                    break
+            if index == next_one:
+                where = f"sample {index} of {self._called}"
+                yield where, self._arrays(value, where)
+                next_one = next(wanted, None)
+            index += 1
+        if index == 0:
+            raise fail("E407", "it yields no sample", where=self._called)
+
+    def digest(self, digest: Any, indices: Iterable[int]) -> bool:
+        """Code may do what it likes."""
+        return False
+
+    def _samples(self) -> Iterator[Any]:
+        home = self._load()
+        found = getattr(home, self._reference.name, None)
+        if found is None:
+            raise fail(
+                "E407",
+                f"`{self._reference.module}` has no `{self._reference.name}`",
+                where=self._called,
+                help=did_you_mean(self._reference.name, dir(home)),
+            )
+        samples = found() if callable(found) else found
+        if isinstance(samples, (Mapping, str, bytes)) or not isinstance(samples, Iterable):
+            raise fail(
+                "E407",
+                f"it gives one `{type(samples).__name__}`, not one sample after the other",
+                where=self._called,
+                help="`yield` each sample, or return a list of them",
+            )
+        return iter(samples)
+
+    def _load(self) -> Any:
+        """The module, with the place it is in on the path, as `python FILE` and `python -m` do."""
+        from importlib import import_module, util
+
+        path = self._folder / self._reference.module
+        beside = str(path.parent if self._reference.is_file else self._folder)
+        if beside not in sys.path:
+            sys.path.insert(0, beside)
+        if not self._reference.is_file:
+            return import_module(self._reference.module)
+        name = f"infc_calibration_{path.stem}"
+        spec = util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise fail("E407", f"`{self._reference.module}` is no Python source")
+        module = util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and pickle look modules up
+        spec.loader.exec_module(module)
+        return module
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Turn what the user's code raises into E407 with the line it came from."""
+        try:
+            yield
+        except InfcError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise fail(
+                "E407",
+                f"it raised {type(error).__name__}: {str(error)[:400]}",
+                where=f"{self._called}\n{_line_of(error)}".rstrip(),
+            ) from error
+
+    def _arrays(self, value: Any, where: str) -> dict[str, np.ndarray[Any, Any]]:
+        """A sample by input.
+
+        Raises:
+            InfcError: E404 for what is no array, E405 where an input has no value.
+        """
+        if isinstance(value, Mapping):
+            named = by_name({str(k): v for k, v in value.items()}, self._inputs, where)
+        else:
+            values = value if isinstance(value, tuple) else (value,)
+            if len(values) != len(self._inputs):
+                names = ", ".join(f"`{spec.name}`" for spec in self._inputs)
+                raise fail(
+                    "E405",
+                    f"it has {len(values)} values, and the model has {len(self._inputs)} inputs: "
+                    f"{names}",
+                    where=where,
+                    help=f"yield a dict: `{{{self._inputs[0].name!r}: array}}`",
+                )
+            named = {s.name: v for s, v in zip(self._inputs, values, strict=True)}
+        return {name: _as_array(v, name, where) for name, v in named.items()}
+
+
+def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    try:
+        if hasattr(value, "detach"):  # a torch tensor, which may need gradients or lie on a device
+            value = value.detach().cpu()
+        # A copy: generators like to fill one buffer again and again.
+        array = np.array(np.asarray(value))
+    except Exception as error:  # the value's own `__array__` may raise anything
+        raise fail("E404", f"the value for `{name}` is no array: {error}", where=where) from error
+    if array.dtype.kind not in "fiubcV":
+        raise fail(
+            "E404", f"the value for `{name}` is a `{type(value).__name__}`, no array", where=where
+        )
+    return array
+
+
+def _line_of(error: BaseException) -> str:
+    """`file.py:12 in samples`, where outside the import system and infc the error came from."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    own = Path(__file__).parent.parent
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and not Path(frame.filename).is_relative_to(own)
+    ]
+    users = [f for f in frames if not _is_library(f.filename)] or frames
+    return (
+        f"{Path(users[-1].filename).name}:{users[-1].lineno} in {users[-1].name}" if users else ""
+    )
+
+
+def _is_library(filename: str) -> bool:
+    """Whether a file belongs to Python or a package: its users are to blame."""
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    return any(
+        Path(filename).is_relative_to(paths[key]) for key in ("stdlib", "purelib", "platlib")
+    )

@@ -150,10 +150,11 @@ def _octaves(top: int, counts: Array) -> dict[str, list[int]]:
 
 
 def is_ranges(path: Path) -> bool:
-    """Whether `path` begins like a ranges file."""
+    """Whether the file `path` begins like a ranges file."""
     try:
         with path.open("rb") as stream:
-            return f'{{"format": "{FORMAT}"'.encode() in stream.read(256)
+            start = stream.read(256)
+        return start.lstrip().startswith(b"{") and f'"{FORMAT}"'.encode() in start
     except OSError:
         return False
 

@@ -1,0 +1,224 @@
+"""The worker's side of calibration: run the float model, sample by sample, and keep statistics.
+
+IN_FLIGHT samples are run at a time, each by a thread of its own: while the statistics of one are
+gathered, the next is computed. That also uses few cores better than all of them for one sample
+(ResNet-50 on two cores: 53 ms of CPU per sample instead of 107; the rest is waiting for each other
+in a loop). Statistics are added up in the order of the samples, so that a run that was killed and
+resumed gives the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc.diagnostics import fail
+from infc.workers.protocol import report
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from infc.calibration.observed import Observed
+    from infc.calibration.observers import Statistics
+    from infc.calibration.ranges import Ranges
+
+    Tensors = Mapping[str, np.ndarray[Any, Any]]
+    Found = dict[str, Statistics]
+    Run = Callable[[int, Tensors], Found]
+
+IN_FLIGHT = 2
+REPORT_S = 0.1
+"""How often the driver is told how far this is."""
+IN_PLACE = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+"""Types that are read where ONNX Runtime has them; of any other it gives a copy."""
+
+
+def calibrate(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The action: leave the ranges file at `output`.
+
+    `checkpoint` is where the ranges of the samples so far are kept, every `checkpoint_s` seconds,
+    "" for nowhere. The answer says after how many samples this was resumed (0: from the start),
+    and what is remarkable about the data.
+
+    Raises:
+        InfcError: E402 to E407 the data, E411 no such tensor, E412 a tensor holds NaN, E413 the
+            model does not run on a sample.
+    """
+    # Before numpy is loaded: its BLAS would start a thread for each core beside the model's.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from infc.calibration.data import reopen
+    from infc.calibration.observed import write_observed
+
+    samples = reopen(payload["samples"])
+    kept = Kept(payload["checkpoint"], payload["checkpoint_s"])
+    ranges = kept.load(payload["sha256"], payload["data"])
+    start = ranges.samples
+    observed = write_observed(Path(payload["model"]), payload["tensors"], Path.cwd())
+    try:
+        run = open_model(observed)
+    finally:
+        observed.path.unlink(missing_ok=True)
+    progress = Reported(samples.count)
+    for found in in_order(run, samples.start(start), start):
+        ranges = grown(ranges, found)
+        progress(ranges.samples)
+        kept.save(ranges)
+    Path(payload["output"]).write_text(ranges.dump(), encoding="utf-8")
+    return {"resumed": start, "diagnostics": [d.to_json() for d in samples.warnings]}
+
+
+ACTIONS = {"calibrate": calibrate}
+
+
+def in_order(run: Run, feeds: Iterable[Tensors], start: int) -> Iterator[Found]:
+    """What `run` finds in each of `feeds`, the first of which is sample `start`, in their order."""
+    pending: deque[Future[Found]] = deque()
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        try:
+            for sample, tensors in enumerate(feeds, start):
+                pending.append(pool.submit(run, sample, tensors))
+                # One more than can run, so that no thread waits for this one.
+                if len(pending) > IN_FLIGHT:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def grown(ranges: Ranges, found: Found) -> Ranges:
+    """`ranges` with one more sample.
+
+    Raises:
+        InfcError: E412 where a tensor holds NaN.
+    """
+    from infc.calibration.ranges import Ranges
+
+    sample = ranges.samples
+    broken = [name for name, s in found.items() if s.nans]
+    if broken:
+        more = f" and {len(broken) - 1} more tensors" if len(broken) > 1 else ""
+        raise fail(
+            "E412",
+            f"`{broken[0]}`{more} of the float model holds NaN on calibration sample {sample}",
+            help="look at that sample (the first is 0), and at what the model makes of it",
+        )
+    tensors = {n: ranges.tensors[n] + s if sample else s for n, s in found.items()}
+    return Ranges(ranges.model, ranges.data, sample + 1, tensors)
+
+
+def open_model(observed: Observed) -> Run:
+    """A function that runs the model on a sample and returns the statistics of its tensors.
+
+    It may be called by several threads at once.
+
+    Raises:
+        InfcError: E413 where ONNX Runtime refuses the model or the sample.
+    """
+    import onnxruntime
+
+    from infc.calibration.observers import observe
+    from infc.targets.onnxruntime import message_of
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.use_deterministic_compute = True
+    # Each sample in flight has a thread of its own besides those of the session.
+    cores = len(os.sched_getaffinity(0))
+    options.intra_op_num_threads = max(1, cores + 1 - IN_FLIGHT)
+    try:
+        session = onnxruntime.InferenceSession(
+            str(observed.path), options, ["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise fail("E413", f"the float model does not load: {message_of(error)}") from error
+    # A model may have no other outputs than those observed, but has to be asked for one.
+    names = list(observed.outputs) or [session.get_outputs()[0].name]
+
+    def run(sample: int, tensors: Tensors) -> Found:
+        feeds = {n: onnxruntime.OrtValue.ortvalue_from_numpy(v) for n, v in tensors.items()}
+        try:
+            values = session.run_with_ort_values(names, feeds)
+        except Exception as error:
+            message = f"the float model does not run on calibration sample {sample}"
+            raise fail("E413", f"{message}: {message_of(error)}") from error
+        arrays = {n: tensors[n] for n in observed.inputs}
+        if observed.outputs:
+            arrays.update({n: _array(v) for n, v in zip(names, values, strict=True)})
+        return {n: observe(a, observed.axis(n, a.ndim), sample) for n, a in arrays.items()}
+
+    return run
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    """A tensor of ONNX Runtime's; it lives as long as `value` does."""
+    import numpy as np
+
+    dtype, shape = IN_PLACE.get(value.data_type()), value.shape()
+    if dtype is None or 0 in shape:
+        copied: np.ndarray[Any, Any] = value.numpy()
+        return copied
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = (ctypes.c_char * size).from_address(value.data_ptr())
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+@dataclass(slots=True)
+class Kept:
+    """The ranges of the samples so far, in the file `path`, at most every `every_s` seconds."""
+
+    path: str
+    every_s: float
+    _saved: float = field(default_factory=time.monotonic)
+
+    def load(self, model: str, data: str) -> Ranges:
+        """Those that are there, if they are of this model and data, else empty ones."""
+        from infc.calibration.ranges import Ranges, load
+        from infc.diagnostics import InfcError
+
+        if self.path and Path(self.path).exists():
+            try:
+                found = load(Path(self.path))
+                if (found.model, found.data) == (model, data):
+                    return found
+            except InfcError:  # damaged: as good as none
+                pass
+        return Ranges(model, data, 0, {})
+
+    def save(self, ranges: Ranges) -> None:
+        """Replace the file in one rename, if it is time; a full disk costs no more than that."""
+        now = time.monotonic()
+        if not self.path or now - self._saved < self.every_s:
+            return
+        self._saved = now
+        partial = Path(f"{self.path}.{os.getpid()}")
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(ranges.dump(), encoding="utf-8")
+            partial.replace(self.path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+
+
+@dataclass(slots=True)
+class Reported:
+    """Tells the driver how many of `total` samples are done."""
+
+    total: int | None
+    _last: float = 0.0
+
+    def __call__(self, done: int) -> None:
+        """Now `done` of them are; said now and then, and when it is the last."""
+        now = time.monotonic()
+        if done == self.total or now - self._last >= REPORT_S:
+            self._last = now
+            report(done=done, total=self.total)

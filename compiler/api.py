@@ -200,12 +200,14 @@ def bench(
 
 
 def inspect(path: AnyPath) -> dict[str, Any]:
-    """Describe a model file or a bundle, running nothing; JSON values only.
+    """Describe a model file, a bundle or a ranges file, running nothing; JSON values only.
 
-    `kind` is `bundle`, whose `manifest` is given, or the kind of the model, which is described.
+    `kind` is `bundle`, whose `manifest` is given, `ranges`, whose `tensors` are, or the kind of
+    the model, which is described.
 
     Raises:
-        InfcError: E100, E101 or E102 for a model that cannot be read, E702 for a damaged bundle.
+        InfcError: E100, E101 or E102 for a model that cannot be read, E702 for a damaged bundle,
+            E411 for a damaged ranges file.
     """
     return inspection.inspect(Path(path))
 

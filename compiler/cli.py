@@ -218,7 +218,7 @@ def optimize(
 @verb
 @path_argument("path", completion.models_and_bundles)
 def inspect(path: Path) -> Output:
-    """Show what is in a model file or a bundle."""
+    """Show what is in a model file, a bundle or a ranges file."""
     from infc import inspection, results
 
     return results.inspected(inspection.inspect(path))

@@ -1,4 +1,4 @@
-"""What is in a model file or a bundle, read without running or checking anything.
+"""What is in a model file, a bundle or a ranges file, read without running or checking anything.
 
 A model is described as it lies in the file, so that one that no compiler takes can be looked at
 all the same: only the protobuf has to parse.
@@ -24,15 +24,21 @@ MAX_RANK = 64
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Describe the model file or bundle `path`; `kind` is `bundle` or the model's kind.
+    """Describe `path`; `kind` is `bundle`, `ranges` or the kind of the model.
 
     Raises:
-        InfcError: E100, E101 or E102 for a model, E702 for a damaged bundle.
+        InfcError: E100, E101 or E102 for a model, E702 for a damaged bundle, E411 for damaged
+            ranges.
     """
+    from infc.calibration.describing import describe
+    from infc.calibration.ranges import is_ranges
+
     if path.name == bundle.MANIFEST:
         path = path.parent
     if path.is_dir() and not (path / "saved_model.pb").exists():
         return _bundle(path)
+    if path.is_file() and is_ranges(path):
+        return describe(path)
     kind = sniff(path)
     if kind is Kind.ONNX:
         return _onnx(path)

@@ -6,7 +6,7 @@ the copy in the log folder also gets the times. It runs no script and loads noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from infc.formatting import (
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+    from infc.calibration.pictures import Picture
 
 MAX_OPERATORS = 24
 """Rows of the histogram; the rarer operators share the last one."""
@@ -45,11 +47,16 @@ class _Bar:
     y: int
 
 
-def render(manifest: Mapping[str, Any], timings: Mapping[str, Any] | None = None) -> str:
+def render(
+    manifest: Mapping[str, Any],
+    timings: Mapping[str, Any] | None = None,
+    pictures: Sequence[Picture] = (),
+) -> str:
     """The page for a bundle.
 
     `timings` is `{"steps": {step: seconds}, "passes": [{"name", "seconds", ...}]}`; without it
-    the page holds no times.
+    the page holds no times. `pictures` are the histograms that a quantised bundle's ranges were
+    chosen from.
     """
     seconds = {row["name"]: row["seconds"] for row in (timings or {}).get("passes", ())}
     steps = {k: format_seconds(v) for k, v in (timings or {}).get("steps", {}).items()}
@@ -69,6 +76,7 @@ def render(manifest: Mapping[str, Any], timings: Mapping[str, Any] | None = None
         bars=bars,
         gutter=12 + 7.5 * max((len(bar.label) for bar in bars), default=0),
         width=BAR_WIDTH + 80,
+        pictures=pictures,
         artifact=_files(manifest, artifact),
         others=_files(manifest, others),
         others_size=format_bytes(sum(manifest["files"][name]["bytes"] for name in others)),

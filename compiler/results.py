@@ -230,8 +230,26 @@ def benched(figures: Mapping[str, Any]) -> Output:
 
 def inspected(description: Mapping[str, Any]) -> Output:
     """Of `inspect`."""
-    text = _bundle_text if description["kind"] == "bundle" else _model_text
+    texts = {"bundle": _bundle_text, "ranges": _ranges_text}
+    text = texts.get(description["kind"], _model_text)
     return Output(description, text(description))
+
+
+def _ranges_text(d: Mapping[str, Any]) -> str:
+    """A table: a tensor a line, what it holds, and what each method would quantise it over."""
+    size = format_bytes(d["bytes"])
+    head = f"{click.style(d['path'], bold=True)}  ranges, {size}, {count(d['samples'], 'sample')}"
+    grid = f"{d['integer']}, {'symmetric' if d['symmetric'] else 'asymmetric'}"
+    rows = [("model", d["model"]), ("data", d["data"] or "of a function"), ("ranges", grid)]
+    methods = [m for m in (d["tensors"] or [{"ranges": {}}])[0]["ranges"] if m != "minmax"]
+    titles = [f"{m} {d['percentile']:g}" if m == "percentile" else m for m in methods]
+    cells = [("TENSOR", "MIN", "MAX", *(title.upper() for title in titles), "")]
+    for row in d["tensors"]:
+        spans = (f"{low:.4g} .. {high:.4g}" for low, high in map(row["ranges"].get, methods))
+        odd = f"{row['infinities']:,} infinite" if row["infinities"] else ""
+        name = printable(row["name"])
+        cells.append((name, f"{row['min']:.4g}", f"{row['max']:.4g}", *spans, odd))
+    return f"{head}\n{labelled(rows)}\n\n{columns(cells, right=(1, 2))}"
 
 
 def _model_text(d: Mapping[str, Any]) -> str:

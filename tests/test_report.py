@@ -11,11 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from command import infc, write_model
 from jsonschema import Draft202012Validator
 
 from infc import report
+from infc.calibration.observers import observe
+from infc.calibration.pictures import pictures
+from infc.calibration.ranges import Ranges
 from infc.formatting import (
     columns,
     count,
@@ -25,6 +29,7 @@ from infc.formatting import (
     format_shape,
     format_sqnr,
 )
+from infc.quantization import Range
 from infc.targets import BACK_ENDS
 
 SCHEMA = json.loads((files("infc") / "manifest.schema.json").read_text())
@@ -123,6 +128,20 @@ def test_names_from_a_model_are_escaped(manifest: dict[str, Any]) -> None:
     text = report.render(changed)
     assert "<script" not in text
     assert evil in Page(text).text
+
+
+def test_a_quantised_bundle_has_pictures_of_its_tensors(manifest: dict[str, Any]) -> None:
+    evil = '<script>"&'
+    relu = np.maximum(np.random.default_rng(0).standard_normal((1, 4, 30, 30)), 0)
+    ranges = Ranges("m", "d", 1, {"relu": observe(relu, 1, 0), evil: observe(-relu, 1, 0)})
+    shown = pictures(ranges, {"relu": Range(0, 1.5), evil: Range(ranges.tensors[evil].low, 0)})
+    text = report.render(manifest, None, shown)
+    page = Page(text)
+    assert "<script" not in text
+    assert evil in page.text
+    assert sum(tag == "figure" for tag, _ in page.tags) == 2
+    assert page.text.count("clipped to 0 to 1.5") == page.text.count("clipped to") == 1
+    assert "Calibration" not in Page(report.render(manifest)).text
 
 
 def test_without_verification_it_says_so(manifest: dict[str, Any]) -> None:

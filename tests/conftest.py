@@ -43,6 +43,19 @@ def need_module() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def need_back_end() -> Callable[[str], None]:
+    """`need_back_end("mindspore-lite")` skips (or fails) where its modules or toolchain are not."""
+
+    def need(name: str) -> None:
+        from infc import doctor, targets
+
+        if not doctor.available(targets.look_up(name)):
+            missing(f"the back end {name} (`infc doctor {name}`)")
+
+    return need
+
+
+@pytest.fixture(scope="session")
 def need_tool() -> Callable[[str], str]:
     """`need_tool("javac")` returns the path of a program or skips (or fails)."""
 

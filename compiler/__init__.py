@@ -19,17 +19,26 @@ from infc.lazy_sympy import install as _install_lazy_sympy
 if TYPE_CHECKING:
     from infc.api import bench, compile, inspect, optimize, verify
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
-    from infc.request import PassOptions, Precision, VerifyOptions, WorkerLimits
+    from infc.preprocessing import Preprocess
+    from infc.request import (
+        CalibrationOptions,
+        PassOptions,
+        Precision,
+        VerifyOptions,
+        WorkerLimits,
+    )
 
 _install_lazy_sympy()
 
 __version__ = "0.1.0"
 __all__ = [
+    "CalibrationOptions",
     "Diagnostic",
     "ExitCode",
     "InfcError",
     "PassOptions",
     "Precision",
+    "Preprocess",
     "VerifyOptions",
     "WorkerLimits",
     "__version__",
@@ -43,7 +52,14 @@ __all__ = [
 _HOMES = {
     "infc.api": ("bench", "compile", "inspect", "optimize", "verify"),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
-    "infc.request": ("PassOptions", "Precision", "VerifyOptions", "WorkerLimits"),
+    "infc.preprocessing": ("Preprocess",),
+    "infc.request": (
+        "CalibrationOptions",
+        "PassOptions",
+        "Precision",
+        "VerifyOptions",
+        "WorkerLimits",
+    ),
 }
 
 

@@ -16,6 +16,7 @@ from infc.diagnostics import InfcError, fail
 from infc.driver import CompileResult, OptimizeResult, Progress, VerifyResult
 from infc.request import (
     LOADERS,
+    CalibrationOptions,
     InputSpec,
     PassOptions,
     Precision,
@@ -46,6 +47,7 @@ def compile(
     verify: VerifyOptions | bool = True,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     loaders: Sequence[str] = LOADERS,
+    calibration: CalibrationOptions | str | None = None,
     toolchains: Mapping[str, str] | None = None,
     check: bool = True,
     progress: Progress = _silent,
@@ -64,6 +66,8 @@ def compile(
         verify: how the proof is made; False leaves it out, and the bundles say so.
         limits: of time and memory for each worker process.
         loaders: the languages to generate loaders in, `cpp` and `java`; empty for none.
+        calibration: what activations are measured on: as after `--calibration`, or with the other
+            options of calibration.
         toolchains: back ends to the environments (`infc toolchain`) that their workers run in.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
@@ -84,6 +88,9 @@ def compile(
         verify=_verify_options(verify),
         limits=limits,
         loaders=parse_loaders(tuple(loaders) or ("none",)),
+        calibration=CalibrationOptions(calibration)
+        if isinstance(calibration, str)
+        else calibration,
         toolchains=dict(toolchains or {}),
     )
     result = driver.compile(request, progress)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from infc import __version__, completion
+from infc.config import config_option
 from infc.diagnostics import (
     CODES,
     Diagnostic,
@@ -29,6 +30,8 @@ from infc.diagnostics import (
     merged,
 )
 from infc.options import (
+    calibration_of,
+    calibration_options,
     common_options,
     inputs_of,
     limit_options,
@@ -128,10 +131,12 @@ def verb(function: Callable[..., Output]) -> click.Command:
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
 @pass_options
+@calibration_options
 @verify_options
 @toolchain_option
 @limit_options
 @progress_options
+@config_option
 def compile(
     model: Path,
     targets: tuple[str, ...],
@@ -156,6 +161,7 @@ def compile(
         limits=limits_of(rest),
         loaders=parse_loaders(loaders),
         toolchains=toolchains_of(rest),
+        calibration=calibration_of(rest),
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -188,6 +194,7 @@ def compile(
 @verify_options
 @limit_options
 @progress_options
+@config_option
 def optimize(
     model: Path,
     output: Path,
@@ -238,6 +245,7 @@ def inspect(path: Path) -> Output:
 @toolchain_option
 @limit_options
 @progress_options
+@config_option
 def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Output:
     """Compare BUNDLE with its source model once more.
 
@@ -283,6 +291,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
 )
 @toolchain_option
 @limit_options
+@config_option
 def bench(
     bundle: Path,
     through: str,

@@ -1,19 +1,25 @@
 """The options that several verbs share, and what becomes of their values.
 
-A verb takes them all as `**rest`; `inputs_of`, `passes_of`, `verify_of`, `limits_of` and
-`progress_of` make of it what the driver takes.
+A verb takes them all as `**rest`; `inputs_of`, `passes_of`, `verify_of`, `calibration_of`,
+`limits_of` and `progress_of` make of it what the driver takes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from infc import completion
+from infc.diagnostics import fail
+from infc.preprocessing import EXAMPLE, Preprocess
 from infc.request import (
+    CALIBRATION_METHODS,
+    CalibrationOptions,
     InputSpec,
     PassOptions,
     VerifyOptions,
@@ -24,6 +30,9 @@ from infc.request import (
 
 if TYPE_CHECKING:
     from infc.progress import ProgressLine
+
+_CALIBRATION = CalibrationOptions("data")
+"""Its defaults are those of the command line."""
 
 
 def _together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -109,6 +118,47 @@ verify_options = _together(
     click.option("--no-verify", is_flag=True, help="Prove nothing; the bundle says so."),
     reference_options,
 )
+calibration_options = _together(
+    click.option(
+        "--calibration",
+        metavar="DATA",
+        help="Samples to measure activations on: .npz, .npy, .csv, a folder of .npy, .npz or "
+        "photos, `module:function`, `file.py:function`, or the word `random`.",
+    ),
+    click.option(
+        "--preprocess",
+        metavar="KEY=VALUE,...",
+        help=f"What makes the model's input of them: {EXAMPLE}.",
+    ),
+    click.option(
+        "--calibration-samples",
+        default=str(_CALIBRATION.samples),
+        show_default=True,
+        metavar="N|all",
+        help="At most so many, spread evenly.",
+    ),
+    click.option(
+        "--calibration-batch",
+        type=click.IntRange(min=1),
+        default=_CALIBRATION.batch,
+        show_default=True,
+        help="Samples in a run, where the model leaves that open.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(CALIBRATION_METHODS),
+        default=_CALIBRATION.method,
+        show_default=True,
+        help="How ranges are made of what was measured.",
+    ),
+    click.option(
+        "--percentile",
+        type=click.FloatRange(min=50, min_open=True, max=100),
+        default=_CALIBRATION.percentile,
+        show_default=True,
+        help="Of `--method percentile`.",
+    ),
+)
 limit_options = _together(
     click.option(
         "--timeout",
@@ -168,6 +218,30 @@ def verify_of(rest: Mapping[str, Any]) -> VerifyOptions:
         samples=rest["samples"],
         seed=rest["seed"],
         data=rest["verify_data"],
+    )
+
+
+def calibration_of(rest: Mapping[str, Any]) -> CalibrationOptions | None:
+    """The values of `calibration_options`; None where there is no data.
+
+    Raises:
+        InfcError: E110.
+    """
+    data, spec, samples = rest["calibration"], rest["preprocess"], rest["calibration_samples"]
+    if data is None:
+        source = click.get_current_context().get_parameter_source("preprocess")
+        if source is ParameterSource.COMMANDLINE:
+            raise fail("E110", "`--preprocess` says nothing without `--calibration`")
+        return None
+    if samples != "all" and not re.fullmatch("[1-9][0-9]{0,8}", samples):
+        raise fail("E110", f"`--calibration-samples {samples}` is neither a number nor `all`")
+    return CalibrationOptions(
+        data=data,
+        samples=None if samples == "all" else int(samples),
+        preprocess=None if spec is None else Preprocess.parse(spec),
+        method=rest["method"],
+        percentile=rest["percentile"],
+        batch=rest["calibration_batch"],
     )
 
 

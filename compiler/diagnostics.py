@@ -436,6 +436,25 @@ _TABLE = (
         "or sizes of two inputs that do not go together, are the usual causes.",
     ),
     Code(
+        "E414",
+        "INT8 without calibration data",
+        ExitCode.USAGE,
+        "Integers need to know what the values of every tensor lie between, and only samples of "
+        "real use tell: give them with `--calibration`. Random numbers are taken when the word "
+        "`random` asks for them, and never silently. A model that is quantised already (Q/DQ) "
+        "needs none.",
+    ),
+    Code(
+        "E420",
+        "part of the graph stays in float32",
+        ExitCode.BUILD_FAILED,
+        "This is a warning. At fp16, a value that was measured to reach half of 65,504, the "
+        "greatest float16, is computed in float32, and so is whatever reads it: it would become "
+        "infinite on inputs a little larger. A weight that float16 cannot hold, because it is too "
+        "large or so small that its digits are lost, stays in float32 too. The manifest lists "
+        "all of them, and every node that stays in float32 for another reason.",
+    ),
+    Code(
         "E501",
         "a toolchain is missing",
         ExitCode.TOOLCHAIN_MISSING,
@@ -588,6 +607,16 @@ _TABLE = (
         ExitCode.BUILD_FAILED,
         "The C++ or Java loader was compiled, and its program ended with an error, crashed, or "
         "ran out of time. Its own message is given.",
+    ),
+    Code(
+        "E706",
+        "the key of an encrypted model is missing or wrong",
+        ExitCode.BUILD_FAILED,
+        "The model file of this bundle is, or is to be, encrypted (AES-GCM). The key is 32 "
+        "hexadecimal digits. It comes from the file that `-X key-file=PATH` names, from the "
+        "environment variable INFC_MODEL_KEY, or from the file that INFC_MODEL_KEY_FILE names; it "
+        "is no argument of any command, and no file that infc writes holds it. GCM tells a wrong "
+        "key, or a file that was changed, from the right ones before anything is loaded.",
     ),
 )
 

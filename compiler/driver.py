@@ -22,6 +22,8 @@ from infc import (
     loaders,
     manifest,
     pipeline,
+    precision,
+    quantizing,
     report,
     targets,
     verification,
@@ -39,8 +41,9 @@ from infc.diagnostics import (
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import Source
 from infc.frontends.onnx import spec_of
+from infc.quantizing import Calibrated
 from infc.reference import Reference, describe, reference_sets
-from infc.request import InputSpec, PassOptions, Request, VerifyOptions, WorkerLimits
+from infc.request import InputSpec, PassOptions, Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Target
 from infc.verification import Sets
@@ -131,6 +134,7 @@ class _Optimized:
     operators: dict[str, dict[str, int]]
     reference: Reference | None
     proof: dict[str, Any]
+    measured: precision.Measured
 
     @property
     def signature(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -154,13 +158,15 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         for target in chosen:
             bundle.require_replaceable(_destination(request, target))
             bundle.require_replaceable(_log_folder(request, target), TIMINGS)
-        optimized = _optimize(request, stage, progress)
-        results = tuple(_compile_for(request, optimized, t, stage, progress) for t in chosen)
+        optimized = _optimize(request, stage, progress, chosen)
+        calibrated = _calibrate(request, optimized, chosen, stage, progress)
+        results = tuple(
+            _compile_for(request, optimized, calibrated, t, stage, progress) for t in chosen
+        )
     before, after = optimized.nodes
     warnings = optimized.reference.warnings() if optimized.reference else ()
-    return CompileResult(
-        results, optimized.records, before, after, (*optimized.source.notes, *warnings)
-    )
+    notes = (*optimized.source.notes, *warnings, *(calibrated.notes if calibrated else ()))
+    return CompileResult(results, optimized.records, before, after, notes)
 
 
 def optimize(
@@ -293,7 +299,9 @@ def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Tar
     return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target
 
 
-def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
+def _optimize(
+    request: Request, stage: Path, progress: Progress, chosen: Sequence[Target] = ()
+) -> _Optimized:
     """Frontend and passes, and the proof that they changed nothing."""
     progress("", "reading the model")
     source = frontends.load(request.model, request.inputs)
@@ -303,8 +311,14 @@ def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
     outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
     reference, proof = None, {}
     if request.verify.enabled:
+        options = request.verify
+        if request.calibration is not None and _wants_int8(chosen) and options.data is None:
+            progress("", "reading calibration samples")
+            options = quantizing.proof_inputs(
+                request.calibration, source.inputs, options, stage / "samples", request.limits
+            )
         progress("", "running the source model")
-        reference = Reference(source, request.verify, stage, request.limits)
+        reference = Reference(source, options, stage, request.limits)
         progress("", "verifying the optimised graph")
         scratch = stage / "optimized"
         scratch.mkdir()
@@ -314,8 +328,42 @@ def _optimize(request: Request, stage: Path, progress: Progress) -> _Optimized:
             source.model,
         )
         proof = comparison.summary(errors)
+    measured = precision.Measured(
+        source.model,
+        source.inputs,
+        request.calibration,
+        reference.options if reference else request.verify,
+        stage / "measured",
+        request.limits,
+    )
     return _Optimized(
-        source, source.model, source.inputs, outputs, records, histogram, reference, proof
+        source, source.model, source.inputs, outputs, records, histogram, reference, proof, measured
+    )
+
+
+def _wants_int8(chosen: Sequence[Target]) -> bool:
+    return any(target.precision is Precision.INT8 for target in chosen)
+
+
+def _calibrate(
+    request: Request,
+    optimized: _Optimized,
+    chosen: Sequence[Target],
+    stage: Path,
+    progress: Progress,
+) -> Calibrated | None:
+    """The ranges for all INT8 targets at once; None where there is no such target."""
+    wanting = [target for target in chosen if target.precision is Precision.INT8]
+    if not wanting:
+        return None
+    return quantizing.calibrate(
+        optimized.model,
+        optimized.inputs,
+        request.calibration,
+        wanting,
+        stage / "calibration",
+        request.limits,
+        lambda step: progress("", step),
     )
 
 
@@ -329,14 +377,19 @@ def _log_folder(request: Request, target: Target) -> Path:
 
 
 def _compile_for(
-    request: Request, optimized: _Optimized, target: Target, stage: Path, progress: Progress
+    request: Request,
+    optimized: _Optimized,
+    calibrated: Calibrated | None,
+    target: Target,
+    stage: Path,
+    progress: Progress,
 ) -> TargetResult:
     """Everything for one target; its failures are in the result."""
     watch = _Stopwatch(lambda name: progress(target.name, name))
     scratch = stage / target.name
     destination, log = _destination(request, target), _log_folder(request, target)
     try:
-        finished, document = _build_bundle(request, optimized, target, scratch, watch)
+        finished, document, warnings = _build_bundle(request, optimized, calibrated, target, scratch, watch)
         watch.start("publishing")
         watch.stop()
         _keep_log(scratch, log, document, optimized, watch.seconds)
@@ -355,13 +408,18 @@ def _compile_for(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     proof = document["verification"]
-    return TargetResult(target.name, destination, log, (), proof, watch.seconds)
+    return TargetResult(target.name, destination, log, warnings, proof, watch.seconds)
 
 
 def _build_bundle(
-    request: Request, optimized: _Optimized, target: Target, scratch: Path, watch: _Stopwatch
-) -> tuple[Path, dict[str, Any]]:
-    """Make the whole bundle in `scratch`; return its folder and its manifest."""
+    request: Request,
+    optimized: _Optimized,
+    calibrated: Calibrated | None,
+    target: Target,
+    scratch: Path,
+    watch: _Stopwatch,
+) -> tuple[Path, dict[str, Any], tuple[Diagnostic, ...]]:
+    """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
     end = targets.back_end(target.back_end)
     building.require_toolchain(target)
     finished = scratch / "bundle"
@@ -369,6 +427,8 @@ def _build_bundle(
 
     watch.start("legalising")
     model = building.raise_opset(optimized.model.clone(), end)
+    lowered = precision.lower(model, target, optimized.measured)
+    model = lowered.model
     end.legalize(model, target)
 
     watch.start("building")
@@ -398,7 +458,7 @@ def _build_bundle(
         sets = optimized.reference.sets
         proof = {
             "verdict": "passed",
-            **describe(request.verify, sets),
+            **describe(optimized.reference.options, sets),
             "optimized": optimized.proof,
             "artifact": comparison.summary(errors),
         }
@@ -417,12 +477,14 @@ def _build_bundle(
         optimized.operators,
         proof,
     )
+    if lowered.document is not None:
+        document["conversion"] = lowered.document
     files = bundle.file_table(finished)
     (finished / "report.html").write_text(
         report.render({**document, "files": files}, None), encoding="utf-8"
     )
     document = bundle.write_manifest(finished, document, files)
-    return finished, document
+    return finished, document, lowered.warnings
 
 
 def _run_bundle(

@@ -165,7 +165,8 @@ class Reference:
 
     def _better_sets(self, model: ir.Model) -> Sets:
         """The largest of a few smaller scales at which the model is stable, or else the noise."""
-        for scale_log2 in () if self.options.data else SCALES_LOG2:
+        real = self.options.data or self.options.calibration
+        for scale_log2 in () if real else SCALES_LOG2:
             scratch = self.scratch / f"reference{scale_log2}"
             sets = reference_sets(self.source, self.options, scratch, self.limits, scale_log2)
             if not self._noise(model, sets, seeds=1):
@@ -206,9 +207,14 @@ def describe(options: VerifyOptions, sets: Sets) -> dict[str, Any]:
     scaled = (
         f", scaled by 2^{sets.scale_log2}: ill-conditioned otherwise" if sets.scale_log2 else ""
     )
+    inputs = f"random, seed {options.seed}{scaled}"
+    if options.calibration:
+        inputs = "calibration samples"
+    if options.data:
+        inputs = "the user's data"
     return {
         "reference": "the source model in its own framework, nothing optimised",
-        "inputs": "the user's data" if options.data else f"random, seed {options.seed}{scaled}",
+        "inputs": inputs,
         "sets": len(sets.feeds),
         **({"noise": dict(sets.noise)} if sets.noise else {}),
         **({"computed_in": dict(sets.computed_in)} if sets.computed_in else {}),

@@ -141,12 +141,15 @@ class VerifyOptions:
 
     `data` is an `.npz` whose arrays are named after the inputs; without it the inputs are random
     with `seed`. `samples` counts the input sets for each size of the dynamic dimensions.
+    `calibration` are tensor folders of calibration samples; where there are any, they are the
+    inputs.
     """
 
     enabled: bool = True
     samples: int = 2
     seed: int = 0
     data: Path | None = None
+    calibration: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,159 @@
+"""INT8 for a whole command: calibrated once, written into the graph for each target.
+
+calibrate   equalise a clone of the optimised graph, run it on the samples, keep the ranges
+quantized   a clone of that with the Q/DQ that one back end's scheme wants
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc import building
+from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
+from infc.signature import TensorSpec
+from infc.targets import Target, back_end
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from infc.calibration.ranges import Ranges
+    from infc.quantization import QuantizationRecord, Scheme
+
+RANGES = "ranges.json"
+"""Where a bundle keeps the ranges that it was quantised with."""
+PROOF_SAMPLES = 4
+"""How many of the samples an INT8 artifact is verified on: a range that was measured on real data
+says nothing about random numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """What INT8 needs, whatever the target: the equalised graph, and its ranges.
+
+    `model` is cloned before anything is written into it. `ranges` is None for a model that came
+    quantised. `notes` are what is remarkable about the data.
+    """
+
+    model: ir.Model
+    ranges: Ranges | None
+    options: CalibrationOptions | None
+    equalized: tuple[tuple[str, str], ...]
+    notes: tuple[Diagnostic, ...]
+
+
+def proof_inputs(
+    options: CalibrationOptions,
+    inputs: Sequence[TensorSpec],
+    verify: VerifyOptions,
+    scratch: Path,
+    limits: WorkerLimits,
+) -> VerifyOptions:
+    """`verify` with a few of the calibration samples as its inputs.
+
+    Raises:
+        InfcError: E401 to E407 for the data.
+    """
+    from infc.calibration.data import open_samples
+    from infc.calibration.exporting import export
+
+    samples = open_samples(options, inputs)
+    folders = export(samples, PROOF_SAMPLES, scratch / "folders", scratch / "worker", limits)
+    return replace(verify, calibration=folders)
+
+
+def calibrate(
+    model: ir.Model,
+    inputs: Sequence[TensorSpec],
+    options: CalibrationOptions | None,
+    wanting: Sequence[Target],
+    scratch: Path,
+    limits: WorkerLimits,
+    progress: Callable[[str], None],
+) -> Calibrated:
+    """Measure the ranges that the INT8 targets `wanting` need, in one pass over the samples.
+
+    Raises:
+        InfcError: E414 without data, E401 to E407 for the data, E412 for NaN, E413 where the
+            model does not run.
+    """
+    from infc import calibration
+    from infc.calibration.data import open_samples
+    from infc.passes.quantization import equalize, is_quantized, observed
+
+    if is_quantized(model):
+        return Calibrated(model, None, options, (), ())
+    if options is None:
+        raise _no_data(wanting)
+    found = (back_end(t.back_end).SCHEME for t in wanting)
+    schemes = {scheme.name: scheme for scheme in found if scheme is not None}.values()
+    subject = model.clone()
+    equalized = equalize(subject)
+    wanted = dict.fromkeys(name for scheme in schemes for name in observed(subject, scheme))
+    if not wanted:
+        return Calibrated(subject, None, options, equalized, ())
+    scratch.mkdir(parents=True, exist_ok=True)
+    building.save_model(subject, scratch / "model.onnx")
+
+    def tell(done: int, total: int | None) -> None:
+        progress(f"calibrating {done}/{total}" if total else f"calibrating {done}")
+
+    samples = open_samples(options, inputs)
+    measured = calibration.calibrate(
+        scratch / "model.onnx", list(wanted), samples, scratch / "worker", limits, tell
+    )
+    return Calibrated(subject, measured.ranges, options, equalized, measured.diagnostics)
+
+
+def _no_data(wanting: Sequence[Target]) -> InfcError:
+    names = ", ".join(f"`{target.name}`" for target in wanting)
+    return fail(
+        "E414",
+        f"{names} at int8 needs calibration data",
+        help="`--calibration DATA`: a .npz, a folder of arrays or images, a .csv, or "
+        "module:function.\nA few hundred samples that are typical of real use; the word "
+        "`random` takes random ones, which say little",
+    )
+
+
+def quantized(
+    calibrated: Calibrated, scheme: Scheme, keep_float: frozenset[str] = frozenset()
+) -> tuple[ir.Model, QuantizationRecord]:
+    """A clone of the calibrated graph with Q/DQ; the nodes in `keep_float` stay in float."""
+    from infc.passes.quantization import observed, quantize
+
+    model = calibrated.model.clone()
+    ranges, options = calibrated.ranges, calibrated.options
+    if ranges is None or options is None:
+        return model, quantize(model, {}, scheme)
+    names = [name for name in observed(model, scheme) if name in ranges.tensors]
+    spans = ranges.choose(
+        names, options.method, options.percentile, scheme.activation, scheme.symmetric
+    )
+    means = {n: s.means for n in names if (s := ranges.tensors[n]).means is not None}
+    return model, quantize(model, spans, scheme, keep_float=keep_float, means=means)
+
+
+def describe(calibrated: Calibrated, record: QuantizationRecord) -> dict[str, Any]:
+    """What the manifest says about it."""
+    out: dict[str, Any] = {
+        "scheme": record.scheme,
+        "quantized": len(record.quantized),
+        "kept": dict(sorted(record.kept.items())),
+    }
+    if record.already:
+        out["already"] = True
+    if calibrated.ranges is not None and calibrated.options is not None:
+        text = calibrated.ranges.dump().encode()
+        out["calibration"] = {
+            "method": calibrated.options.method,
+            "samples": calibrated.ranges.samples,
+            "data": calibrated.ranges.data,
+            "ranges_sha256": hashlib.sha256(text).hexdigest(),
+        }
+        out["equalized"] = [list(pair) for pair in calibrated.equalized]
+    return out

@@ -445,6 +445,14 @@ _TABLE = (
         "needs none.",
     ),
     Code(
+        "E415",
+        "a preprocessing that looks as if it were for other pixels",
+        ExitCode.BUILD_FAILED,
+        "This is a warning. A `mean` and a `std` below 1 are usually published for pixels from 0 "
+        "to 1, and pixels count to 255 here: the model would get values in the thousands. "
+        "`range=1` makes pixels count to 1; where 255 is meant, nothing needs to be done.",
+    ),
+    Code(
         "E420",
         "part of the graph stays in float32",
         ExitCode.BUILD_FAILED,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +75,15 @@ def test_the_help_says_what_to_write(text: str, hint: str) -> None:
     with pytest.raises(InfcError) as caught:
         Preprocess.parse(text)
     assert hint in caught.value.diagnostics[0].help
+
+
+def test_the_recipes_of_the_documentation() -> None:
+    text = (ROOT / "compiler/calibration/README.md").read_text()
+    recipes = re.findall(r"\| `((?:\w[\w-]*=[^`]*,)+[^`]*)` \|", text)
+    assert len(recipes) == 4
+    torchvision = Preprocess.parse(recipes[0])
+    assert (torchvision.resize, torchvision.crop, torchvision.range) == (256, (224, 224), 1)
+    assert all(Preprocess.parse(r).scales or Preprocess.parse(r).crop for r in recipes)
 
 
 SIDES = st.integers(1, 65536)

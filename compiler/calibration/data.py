@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infc.calibration import remarks
 from infc.calibration.discovery import find_source
 from infc.calibration.fitting import batch_size
 from infc.calibration.runs import Batcher, Sameness, samples_in
 from infc.calibration.sources import Source
-from infc.diagnostics import Diagnostic, Severity, fail
+from infc.diagnostics import Diagnostic, fail
 from infc.preprocessing import Preprocess
 from infc.request import CalibrationOptions
 from infc.signature import TensorSpec
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
 
     Feed = dict[str, np.ndarray[Any, Any]]
 
-FEW = 20
-"""Below this a warning. For samples that are drawn alike, the chance that the next one exceeds the
-greatest of n, or falls below the least, is 2 / (n + 1), whatever their distribution: under a tenth
-from n = 20 on."""
 FORMAT = 1
 """Part of every fingerprint: raised when the same data would give other samples."""
 
@@ -96,33 +93,19 @@ class Samples:
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """E408, E409 and E410; those that take reading the data, once that is done."""
-        where, out = self._options.data, []
+        """E408 to E410 and E415; those that take reading the data, once that is done."""
+        where = self._options.data
+        out: list[Diagnostic | None] = []
         if self.kind == "random":
-            out.append(_warning("E410", "the ranges will be measured on random samples", where))
-        count = self._seen.samples
+            out.append(remarks.random_data(where))
+        if self.kind == "images":
+            out.append(remarks.wrong_unit(self._options.preprocess, where))
         if self.count is not None:
-            count = self.count * self._in_a_run
-        if 0 < count < FEW and (self.count is not None or self._seen.finished):
-            message = (
-                f"only {count} samples: about {round(200 / (count + 1))} in 100 real ones will lie "
-                "outside what these span"
-                if count > 1
-                else "only one sample: any other will lie outside what it spans"
-            )
-            help = f"give at least {FEW}; 100 to 500 that are typical of real use are best"
-            out.append(_warning("E409", message, where, help))
-        for name, value in self._seen.same().items():
-            is_always = f"always {value}" if value is not None else "the same in every sample"
-            out.append(
-                _warning(
-                    "E408",
-                    f"`{name}` is {is_always}: what depends on it is measured at this one value",
-                    where,
-                    "give it the values that it takes in real use",
-                )
-            )
-        return tuple(out)
+            out.append(remarks.too_few(self.count * self._in_a_run, where))
+        elif self._seen.finished:
+            out.append(remarks.too_few(self._seen.samples, where))
+        out += [remarks.constant(name, v, where) for name, v in self._seen.same().items()]
+        return tuple(warning for warning in out if warning is not None)
 
     def __iter__(self) -> Iterator[Feed]:
         return self.start(0)
@@ -168,10 +151,6 @@ class Samples:
             "batch": options.batch,
             "seed": options.seed,
         }
-
-
-def _warning(code: str, message: str, where: str, help: str = "") -> Diagnostic:
-    return Diagnostic(code, message, where, help, severity=Severity.WARNING)
 
 
 def reopen(document: Mapping[str, Any]) -> Samples:

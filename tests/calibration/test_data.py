@@ -14,7 +14,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from infc.calibration.data import FEW, Samples, open_samples, reopen
+from infc.calibration.data import Samples, open_samples, reopen
+from infc.calibration.remarks import FEW
 from infc.diagnostics import InfcError
 from infc.preprocessing import Preprocess
 from infc.request import CalibrationOptions
@@ -378,7 +379,7 @@ def test_constant_inputs_are_warned_of_once_all_are_read(tmp_path: Path) -> None
     np.savez(tmp_path / "x.npz", x=normal(30, 3), state=constant * 0)
     read = samples(tmp_path / "x.npz", x, state)
     list(read)
-    assert "`state` is always 0.0" in read.warnings[0].message
+    assert "`state` is always 0:" in read.warnings[0].message
 
 
 def test_random_only_in_words_and_with_a_warning(tmp_path: Path) -> None:

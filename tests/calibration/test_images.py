@@ -222,6 +222,21 @@ def test_without_pillow(pixels: Array, tmp_path: Path, monkeypatch: pytest.Monke
     assert "-m pip install 'pillow>=11'" in caught.value.diagnostics[0].help
 
 
+@pytest.mark.parametrize(
+    ("spec", "warned"),
+    [
+        ("mean=0.485:0.456:0.406,std=0.229:0.224:0.225", True),
+        ("range=1,mean=0.485:0.456:0.406,std=0.229:0.224:0.225", False),
+        ("mean=123.7:116.3:103.5,std=58.4:57.1:57.4", False),
+        ("std=0.5,scale=1/255", False),
+    ],
+)
+def test_numbers_for_pixels_up_to_1(spec: str, warned: bool, pixels: Array, tmp_path: Path) -> None:
+    options = CalibrationOptions(str(tmp_path), preprocess=Preprocess.parse(spec))
+    codes = [w.code for w in open_samples(options, (NCHW,)).warnings]
+    assert codes == ["E415"] * warned + ["E409"]
+
+
 @pytest.mark.models
 def test_ultraface_photos(models: Path) -> None:
     model = TensorSpec("input", "float32", (1, 3, 240, 320))

@@ -176,9 +176,9 @@ def _lacking(what: str, error: InfcError) -> Item:
 
 def _toolchain(entry: toolchains.Entry) -> Group:
     """The environment, and the interpreter that it is made with where it is not there."""
-    items = (_environment(entry),)
-    if entry.environment is None and entry.python:
-        items = (_interpreter(entry.python), *items)
+    lacking = entry.environment is None and entry.python
+    interpreter = (_interpreter(entry.python),) if lacking else ()
+    items = (*interpreter, _environment(entry))
     return Group(TOOLCHAIN + entry.name, entry.summary, items)
 
 

@@ -434,9 +434,11 @@ def _installation(document: Mapping[str, Any]) -> tuple[str, str, str]:
     return (packages, format_bytes(document["bytes"]), document["path"])
 
 
-def toolchain_installed(row: Entry, changed: bool) -> Output:
-    """Of `toolchain install`."""
+def toolchain_installed(row: Entry, changed: bool, *, brief: bool = False) -> Output:
+    """Of `toolchain install`; a `brief` text is the path."""
     document = row.to_json()
+    if brief:
+        return Output({"changed": changed, **document}, document["path"])
     packages = ", ".join(f"{k} {v}" for k, v in document["packages"].items())
     lines = [
         ("python", row.python),
@@ -449,8 +451,8 @@ def toolchain_installed(row: Entry, changed: bool) -> Output:
     return Output({"changed": changed, **document}, f"{headline}\n{labelled(lines)}")
 
 
-def toolchain_locked(lock: Lock, output: Path | None, step: str) -> Output:
-    """Of `toolchain lock`: the lock itself, or where it was written."""
+def toolchain_locked(lock: Lock, output: Path | None, step: str, *, brief: bool = False) -> Output:
+    """Of `toolchain lock`: the lock itself, or where it was written, and only that if `brief`."""
     document = {
         "name": lock.name,
         "python": lock.python,
@@ -461,6 +463,8 @@ def toolchain_locked(lock: Lock, output: Path | None, step: str) -> Output:
     }
     if output is None:
         return Output(document, lock.render().rstrip("\n"))
+    if brief:
+        return Output(document, str(output))
     lines = [("packages", str(len(lock.pins))), ("next", step)]
     return Output(document, f"{output}\n{labelled(lines)}")
 

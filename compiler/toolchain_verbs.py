@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from infc import completion
-from infc.options import common_options
+from infc.options import common_options, progress_of, progress_options
 
 if TYPE_CHECKING:
     from infc.results import Output
@@ -53,15 +53,15 @@ def list_() -> Output:
     help="Install this lock.  [default: infc's own for NAME, or the one installed]",
 )
 @click.option("--force", is_flag=True, help="Make it anew even where it is up to date.")
-def install(name: str, lock: Path | None, force: bool) -> Output:
+@progress_options
+def install(name: str, lock: Path | None, force: bool, **rest: Any) -> Output:
     """Install the toolchain NAME, or bring it up to date."""
     from infc import results
-    from infc.progress import ProgressLine, Verbosity
     from infc.workers import installing, toolchains
 
-    with ProgressLine(Verbosity.NORMAL) as progress:
+    with progress_of(rest) as progress:
         done = installing.install(name, lock, force=force, say=progress)
-    return results.toolchain_installed(toolchains.entry(name), done.changed)
+    return results.toolchain_installed(toolchains.entry(name), done.changed, brief=rest["quiet"])
 
 
 @verb
@@ -94,12 +94,14 @@ def remove(name: str) -> Output:
     metavar="FILE",
     help="[default: standard output]",
 )
+@progress_options
 def lock(
     name: str,
     requirements: tuple[str, ...],
     python: str | None,
     imports: tuple[str, ...],
     output: Path | None,
+    **rest: Any,
 ) -> Output:
     """Pin all that REQUIREMENTs need.
 
@@ -108,10 +110,9 @@ def lock(
     that infc knows by that name.
     """
     from infc import results
-    from infc.progress import ProgressLine, Verbosity
     from infc.workers import resolving
 
-    with ProgressLine(Verbosity.NORMAL) as progress:
+    with progress_of(rest) as progress:
         made = resolving.lock(name, python, requirements, imports, output, say=progress)
     step = f"infc toolchain install {name} --lock {shlex.quote(str(output))}"
-    return results.toolchain_locked(made, output, step)
+    return results.toolchain_locked(made, output, step, brief=rest["quiet"])

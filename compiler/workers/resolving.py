@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -69,14 +68,16 @@ def resolve(
 
     Raises:
         InfcError: E110 for an impossible name, version or requirement, E508 without the
-            interpreter, E509 where pip finds no solution.
+            interpreter, E509 where pip finds no solution, E701 without room for temporary files.
     """
     require_name(name)
     require_python(python)
     wanted = _requirements(python, requirements)
     interpreter = interpreters.find(python)
-    with tempfile.TemporaryDirectory(prefix="infc-lock-") as scratch:
-        folder = Path(scratch).resolve()
+    from infc.verification import scratch_folder
+
+    with scratch_folder() as scratch:
+        folder = scratch.resolve()
         builder = environments.Builder(name, folder, folder / "log", say, aim="locked")
         builder.create(interpreter.path)
         version = builder.packages().get("pip", "0")

@@ -93,6 +93,8 @@ def test_install_use_and_remove(index: None, home: Path, tmp_path: Path) -> None
     again = infc("toolchain", "install", "tiny", "--json").document
     assert not again["changed"], "from the lock that was kept"
     assert toolchains.require("tiny") == environment
+    assert infc("toolchain", "install", "tiny", "-q").out == document["path"] + "\n"
+    assert "checking" not in infc("toolchain", "install", "tiny", "-v").err
     forced = infc("toolchain", "install", "tiny", "--force", "--json").document
     assert forced["changed"]
     assert len(environments(home)) == 2, "the link and the one it leads to"

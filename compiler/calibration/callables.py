@@ -149,6 +149,9 @@ class Callable:
                 "E407",
                 f"it raised {type(error).__name__}: {str(error)[:400]}",
                 where=f"{self._called}\n{_line_of(error)}".rstrip(),
+                help=f"modules are looked for in `{self._folder}` and where Python is installed"
+                if isinstance(error, ModuleNotFoundError)
+                else "",
             ) from error
 
     def _arrays(self, value: Any, where: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -192,16 +195,17 @@ def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
 
 
 def _line_of(error: BaseException) -> str:
-    """`file.py:12 in samples`, where outside the import system and infc the error came from."""
+    """`file.py:12 in samples`: the last of the user's own lines, "" where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}"
     own = Path(__file__).parent.parent
-    frames = [
+    users = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and not Path(frame.filename).is_relative_to(own)
+        if not frame.filename.startswith("<")
+        and not Path(frame.filename).is_relative_to(own)
+        and not _is_library(frame.filename)
     ]
-    users = [f for f in frames if not _is_library(f.filename)] or frames
     return (
         f"{Path(users[-1].filename).name}:{users[-1].lineno} in {users[-1].name}" if users else ""
     )

@@ -153,6 +153,15 @@ def test_failures_name_the_users_line(text: str, line: str, says: str, tmp_path:
     assert "mine.py:f" in rendered
 
 
+def test_a_module_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InfcError) as caught:
+        list(open_samples(CalibrationOptions("a_module_nobody_has:f"), (X,), tmp_path))
+    (diagnostic,) = caught.value.diagnostics
+    assert diagnostic.code == "E407"
+    assert diagnostic.where == "a_module_nobody_has:f", "no line of the import system's"
+    assert str(tmp_path) in diagnostic.help
+
+
 @pytest.mark.parametrize(
     ("value", "code"),
     [

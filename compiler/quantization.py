@@ -12,7 +12,8 @@ Integer-Arithmetic-Only Inference", 2018 (arXiv:1712.05877).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 INTEGERS = {"uint8": (0, 255), "int8": (-128, 127)}
 """Least and greatest integer of each type."""
@@ -36,11 +37,19 @@ class Scheme:
 
     `activation` and `weight` name integer types; a symmetric one has zero point 0 (int8) or 128
     (uint8). Weights are quantised per output channel where `per_channel`, and to 7 bits where
-    `reduce_range` (integer dot products without VNNI saturate). `operators` are quantised; any
-    other stays in float. `bias` is "int32" (DequantizeLinear of scale input x weight) or "float".
-    `residual` says which inputs of an Add carry Q/DQ: "both", or "one" (TensorRT fuses the other
-    branch into its convolution). `shared` operators pass integers through: their inputs and
-    outputs have one scale.
+    `reduce_range` (integer dot products without VNNI saturate). `bias` is "int32"
+    (DequantizeLinear of scale input x weight) or "float".
+
+    `operators` are quantised; any other stays in float. Conv, ConvTranspose, Gemm and MatMul
+    always are, the others where integers come in and integers are wanted: they save no arithmetic.
+    `shared` operators pass integers through: their inputs and outputs have one scale, and Q/DQ is
+    `repeated` after them or not. After those in `requantized` a Q is needed for them to run in
+    integers at all; `absorbed` activations come between, at no cost.
+
+    `residual` says which inputs of an Add carry Q/DQ: "both", or "one" (the other branch is added
+    by the convolution that gives it, before it is rounded). `products` says how a MatMul of two
+    activations is quantised: "activation" (as everything is), "symmetric" (no zero point on
+    either side: uint8 for what is never negative, else int8) or "float" (not at all).
     """
 
     name: str
@@ -53,3 +62,32 @@ class Scheme:
     reduce_range: bool = False
     bias: str = "int32"
     residual: str = "both"
+    absorbed: frozenset[str] = frozenset(("Relu", "Clip"))
+    requantized: frozenset[str] = frozenset()
+    products: str = "activation"
+    repeated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedTensor:
+    """The affine map of one tensor: `dtype` is uint8 or int8, `scale` in real units per step."""
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationRecord:
+    """What the quantiser did.
+
+    `quantized` and `kept` name nodes, `kept` with the reason why each stays in float; `tensors`
+    are the activations that became integers. `already` is set for a model that came quantised,
+    of which nothing was touched.
+    """
+
+    scheme: str
+    quantized: tuple[str, ...] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, QuantizedTensor] = field(default_factory=dict)
+    already: bool = False

@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from infc.passes.rewriting import Edit, dtype_of, graphs, is_op
+from infc.passes.rewriting import Edit, dtype_of, graphs, is_op, producer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -51,6 +51,8 @@ def _fuse(conv: ir.Node, edit: Edit) -> bool:
 
     if not is_op(conv, "Conv") or ir.DataType.FLOAT not in map(dtype_of, conv.inputs[:2]):
         return False
+    if producer(conv.inputs[1], "DequantizeLinear") is not None:
+        return False  # it becomes a QLinearConv, which a FusedConv never does
     activation = activation_of(conv)
     if activation is None:
         return False

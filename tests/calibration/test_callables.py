@@ -21,12 +21,13 @@ Y = TensorSpec("y", "float32", ("batch", "n"))
 
 
 @pytest.fixture(autouse=True)
-def a_clean_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def a_clean_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Forgets the modules of this test: the next one has others of the same names."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    before = set(sys.modules)
     yield
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def samples(text: str, folder: Path, *inputs: TensorSpec, name: str = "f", **more: Any) -> Samples:

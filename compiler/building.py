@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import doctor, workers
+from infc import doctor, sealing, workers
 from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
@@ -44,7 +44,7 @@ def require_any_toolchain(chosen: Sequence[Target]) -> None:
     Raises:
         InfcError: E501 for each of them.
     """
-    distinct = {(t.back_end, t.toolchain): t for t in chosen}.values()
+    distinct = {(t.back_end, t.toolchain, t.device): t for t in chosen}.values()
     found = [d for d in map(_not_installed, distinct) if d is not None]
     if len(found) == len(distinct):
         raise InfcError(*found)
@@ -53,15 +53,15 @@ def require_any_toolchain(chosen: Sequence[Target]) -> None:
 def _not_installed(target: Target) -> Diagnostic | None:
     """E501 for what the target's workers lack, None where they lack nothing."""
     end = back_end(target.back_end)
-    toolchain = end.worker(target).toolchain
-    if toolchain:
-        from infc.workers import toolchains
+    try:
+        place = end.worker(target)
+        if place.toolchain:
+            from infc.workers import toolchains
 
-        try:
-            toolchains.require(toolchain, own_source=end.worker(target).script is None)
-        except InfcError as error:
-            return error.diagnostics[0]
-        return None
+            toolchains.require(place.toolchain, own_source=place.script is None)
+            return None
+    except InfcError as error:
+        return error.diagnostics[0]
     if doctor.installed(end):
         return None
     module = next(m for m in end.MODULES if find_spec(m) is None)
@@ -134,10 +134,12 @@ def build(
     output: Path,
     scratch: Path,
     limits: WorkerLimits,
+    calibration: Sequence[Path] = (),
 ) -> Artifact:
     """Build the artifact of the legalised `model` in the folder `output`.
 
     `signature` holds the inputs and the outputs; the worker's log goes to `scratch/log`.
+    `calibration` are the tensor folders of samples, for a back end that quantises by itself.
 
     Raises:
         InfcError: E203 for every node the back end cannot take, E204, E5xx.
@@ -150,6 +152,7 @@ def build(
         "target": target.to_json(),
         "inputs": [s.to_json() for s in inputs],
         "outputs": [s.to_json() for s in outputs],
+        "calibration": [str(folder.resolve()) for folder in calibration],
     }
     worker = end.worker(target)
     # A script cannot look at the graph: its module does, here, and then it builds.
@@ -163,7 +166,9 @@ def build(
         value = workers.call(job, limits)
         if value.get("unsupported"):
             raise unsupported(model, source_name, end, value["unsupported"])
-    return _artifact(value, end, output)
+    artifact = _artifact(value, end, output)
+    sealing.close(output / artifact.entry, target)
+    return artifact
 
 
 def _artifact(value: dict[str, Any], end: BackEnd, output: Path) -> Artifact:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from infc import workers
+from infc import sealing, workers
 from infc.bundle import UNWRITABLE, Bundle, full_disk, unwritable
 from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
@@ -133,15 +133,16 @@ def run_artifact(
     """Run an artifact on every input set; return the folders of its answers, and the device."""
     what = f"`{target.back_end}` while running the artifact"
     types = {k: v.dtype.name for k, v in load_tensors(sets.reference[0]).items()}
-    payload = {
-        **_run_payload(entry, target, list(load_tensors(sets.feeds[0])), list(types)),
-        "output_types": types,
-        "threads": threads,
-    }
     module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
     if threads != 1:
         what += f" on {threads} threads"
-    return _run_on(module, worker, payload, sets.feeds, scratch, limits, what)
+    with sealing.opened(entry, target, scratch) as plain:
+        payload = {
+            **_run_payload(plain, target, list(load_tensors(sets.feeds[0])), list(types)),
+            "output_types": types,
+            "threads": threads,
+        }
+        return _run_on(module, worker, payload, sets.feeds, scratch, limits, what)
 
 
 def run_entry(
@@ -204,18 +205,19 @@ def bench_in_worker(
     """Time the artifact from Python: `min_ms`, `median_ms`, `max_ms`, `runs`, and `ran_on`."""
     target = Target.from_json(bundle.manifest["target"])
     types = {s.name: s.dtype for s in bundle.outputs}
-    payload = {
-        **_run_payload(bundle.entry, target, [s.name for s in bundle.inputs], list(types)),
-        "output_types": types,
-        "threads": timing.threads,
-        "feeds": str(feeds.resolve()),
-        "runs": timing.runs,
-        "warmup": timing.warmup,
-    }
     what = f"`{target.back_end}` while timing the artifact"
     module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
-    job = workers.Call(module, "bench", payload, scratch, scratch / "log", what, worker)
-    return workers.call(job, limits)
+    with sealing.opened(bundle.entry, target, scratch) as plain:
+        payload = {
+            **_run_payload(plain, target, [s.name for s in bundle.inputs], list(types)),
+            "output_types": types,
+            "threads": timing.threads,
+            "feeds": str(feeds.resolve()),
+            "runs": timing.runs,
+            "warmup": timing.warmup,
+        }
+        job = workers.Call(module, "bench", payload, scratch, scratch / "log", what, worker)
+        return workers.call(job, limits)
 
 
 def compare_sets(

@@ -52,6 +52,8 @@ class Target:
     options: Mapping[str, str] = field(default_factory=dict)
     toolchain: str = ""
     """The environment that the workers run in; "" leaves it to the back end."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Options that are written nowhere: not into a manifest, a worker's job or a loader."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, as in the manifest and a worker's job."""
@@ -97,13 +99,17 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """What a worker needs to build an artifact: the legalised ONNX `model`, an empty folder."""
+    """What a worker needs to build an artifact: the legalised ONNX `model`, an empty folder.
+
+    `calibration` is for a back end that quantises by itself: a tensor folder for each sample.
+    """
 
     model: Path
     output: Path
     target: Target
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    calibration: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ class LoaderSpec:
 
 
 class BackEnd(Protocol):
-    """What the module of a back end offers."""
+    """What the module of a back end offers; `infc.targets.abilities` has what it may offer too."""
 
     NAME: str
     SUMMARY: str
@@ -309,7 +315,16 @@ def configure(target: Target, precision: Precision | None, options: Mapping[str,
         raise fail(
             "E205", f"`{target.name}` cannot be built at `{chosen}`", help=f"its precisions: {have}"
         )
-    configured = replace(target, precision=chosen, options={**target.options, **options})
+    from infc.targets.abilities import seal_of
+
+    seal = seal_of(end)
+    secret = seal.secrets if seal else frozenset()
+    configured = replace(
+        target,
+        precision=chosen,
+        options={**target.options, **{k: v for k, v in options.items() if k not in secret}},
+        secrets={k: v for k, v in options.items() if k in secret},
+    )
     end.require_options(configured)
     return configured
 

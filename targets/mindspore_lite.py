@@ -6,16 +6,22 @@ the converter silently gets wrong is rewritten or refused before it sees it
 (`mindspore_lite_lowering`, `mindspore_lite_operators`); both look at the graph in infc's own
 environment. int64 becomes int32 in the artifact; the loaders convert and check.
 
+fp16 halves the weights and computes as the device does; int8 is the converter's own full
+quantisation, from infc's calibration samples. Weight quantisation alone is not offered: this
+runtime does not load what the converter makes of it.
+
 Source: MindSpore Lite 2.0 (wheel 2.0.0).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infc.diagnostics import fail
+from infc.model_key import read_key
 from infc.places import toolchain_folder
 from infc.request import Precision
 from infc.targets import (
@@ -26,7 +32,9 @@ from infc.targets import (
     Target,
     Unsupported,
     Worker,
+    choice,
 )
+from infc.targets.abilities import Seal
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,26 +43,77 @@ if TYPE_CHECKING:
 
 NAME = "mindspore-lite"
 SUMMARY = "MindSpore Lite: .ms for Android, Kirin and Ascend"
-EXTRA = ""
+EXTRA = "mindspore"
 DISTRIBUTIONS = ("mindspore-lite",)
 MODULES: tuple[str, ...] = ()
-OPTIONS: Mapping[str, str] = {}
-PRECISIONS = (Precision.FP32, Precision.FP16)
+OPTIONS: Mapping[str, str] = {
+    "encrypt": "aes-gcm: the model file can only be opened with the key (default off)",
+    "key-file": "file with the key, 32 hexadecimal digits (default: INFC_MODEL_KEY)",
+    "quant": "of int8: full, or dynamic, the weights of MatMul alone (default full)",
+}
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+CONVERTS = (Precision.FP16, Precision.INT8)
 MIN_OPSET = 13
 THREADS = (1, 4)
 """Some of the runtime's kernels are wrong only with several threads."""
 
 TOOLCHAIN = "mindspore-lite"
+QUANT = ("full", "dynamic")
+CALIBRATION_SAMPLES = 128
+"""At most. The correction of biases runs the int8 graph once for each, in kernels that are slow on
+x86: 0.45 s for a 320 x 240 face detector."""
+CANN_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
+CANN_FOLDERS = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/latest")
+CANN_LIBRARY = "libgraph.so"
+"""Of the graph engine: what the converter's Ascend plugin opens first."""
 
 
 def worker(target: Target) -> Worker:
-    """The toolchain of the wheel."""
+    """The toolchain of the wheel.
+
+    Raises:
+        InfcError: E501 for Ascend without its libraries.
+    """
+    if target.device == "ASCEND":
+        require_cann()
     script = Path(__file__).with_name("mindspore_lite_worker.py")
     return Worker(target.toolchain or TOOLCHAIN, script)
 
 
+def require_cann() -> Path:
+    """The folder of CANN, Huawei's toolkit for Ascend.
+
+    Raises:
+        InfcError: E501 where it is not installed.
+    """
+    named = [os.environ[name] for name in CANN_VARIABLES if os.environ.get(name)]
+    for folder in (*named, *CANN_FOLDERS):
+        for library in ("lib64", "x86_64-linux/lib64", "aarch64-linux/lib64"):
+            if (Path(folder) / library / CANN_LIBRARY).is_file():
+                return Path(folder)
+    looked = ", ".join(f"`{folder}`" for folder in (*named, *CANN_FOLDERS))
+    raise fail(
+        "E501",
+        f"Ascend needs the CANN libraries, and there is no {CANN_LIBRARY} of theirs in {looked}",
+        help="install Huawei's CANN toolkit and source its `set_env.sh`, which sets "
+        f"{CANN_VARIABLES[0]};\nwithout it `-t mindspore-lite` makes a model for the CPU",
+    )
+
+
 def require_options(target: Target) -> None:
-    """There are none whose values could be wrong."""
+    """`encrypt` and `quant`, and the key where there is to be one.
+
+    Raises:
+        InfcError: E205 for a value or a combination that makes no sense, E706 without a key.
+    """
+    encrypt = choice(target, "encrypt", ("off", "aes-gcm"), "off")
+    quant = choice(target, "quant", QUANT, "full")
+    if quant == "dynamic" and target.precision is not Precision.INT8:
+        raise fail("E205", "`-X quant=dynamic` is for int8", help="add `--precision int8`")
+    if encrypt != "off":
+        _seal(b"", target)
+    elif "key-file" in target.secrets:
+        raise fail("E205", "`-X key-file=` without encryption", help="add `-X encrypt=aes-gcm`")
 
 
 def legalize(model: ir.Model, target: Target) -> None:
@@ -73,6 +132,12 @@ def check(model: Path, target: Target) -> Sequence[Unsupported]:
     return [Unsupported(*row) for row in unsupported(ir.load(model))]
 
 
+def samples(target: Target) -> int:
+    """How many calibration samples the converter is given at most."""
+    full = target.options.get("quant", "full") == "full"
+    return CALIBRATION_SAMPLES if full and target.precision is Precision.INT8 else 0
+
+
 def build(job: BuildJob) -> Artifact:
     """Not here: `mindspore_lite_worker.build`, in the toolchain."""
     raise NotImplementedError
@@ -86,6 +151,25 @@ def open(job: RunJob) -> Runner:
 def device(target: Target) -> str:
     """The CPU stands in for every device: the wheel has no other kernels."""
     return "CPU"
+
+
+def _wants_seal(target: Target) -> bool:
+    return target.options.get("encrypt", "off") != "off"
+
+
+def _seal(plain: bytes, target: Target) -> bytes:
+    from infc.targets.mindspore_lite_encryption import encrypt
+
+    return encrypt(plain, read_key(target.secrets.get("key-file", "")))
+
+
+def _unseal(sealed: bytes, target: Target) -> bytes:
+    from infc.targets.mindspore_lite_encryption import decrypt
+
+    return decrypt(sealed, read_key(target.secrets.get("key-file", "")))
+
+
+SEAL = Seal(_wants_seal, _seal, _unseal, frozenset({"key-file"}))
 
 
 def _package() -> Path | None:

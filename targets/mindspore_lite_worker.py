@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple  # noqa: UP035
 
 import numpy as np
 
-# ruff: noqa: B904, B905, UP006, PTH103, PTH113, PTH118, PTH123
+# ruff: noqa: B904, B905, UP006, PTH103, PTH109, PTH113, PTH118, PTH123
 Tensors = Dict[str, Any]
 Runner = Callable[[Tensors], Tensors]
 
@@ -34,11 +34,9 @@ class BackEndError(Exception):
 def build(payload: Mapping[str, Any]) -> Dict[str, Any]:
     """Convert the ONNX file `payload["model"]` to `model.ms` in the folder `payload["output"]`.
 
-    `payload["calibration"]`, for int8, is a folder with one folder for each input: the samples
-    as raw float32 files.
+    `payload["calibration"]` lists the tensor folders of the samples, for int8.
     """
-    calibration = payload.get("calibration")
-    if calibration:
+    if payload.get("calibration"):
         _preload_converter()
     import mindspore_lite as mslite
 
@@ -48,8 +46,8 @@ def build(payload: Mapping[str, Any]) -> Dict[str, Any]:
     # Otherwise the artifact wants its inputs in NHWC, and its runtime says NCHW all the same.
     converter.input_format = mslite.Format.NCHW
     converter.weight_fp16 = payload["target"]["precision"] == "fp16"
-    if calibration:
-        _ask_for_int8(converter, calibration, payload["inputs"])
+    for section, values in quantization(payload).items():
+        converter.set_config_info(section, values)
     stem = os.path.join(payload["output"], "model")
     with _Captured() as said:
         try:
@@ -93,23 +91,49 @@ def bench(payload: Mapping[str, Any]) -> Dict[str, Any]:
 ACTIONS = {"build": build, "run": run, "bench": bench}
 
 
-def _ask_for_int8(converter: Any, folder: str, inputs: List[Mapping[str, Any]]) -> None:
-    """FULL_QUANT: int8 weights and activations, from the samples in `folder`."""
-    names = [spec["name"] for spec in inputs]
-    folders = [os.path.join(folder, str(i)) for i in range(len(names))]
-    count = len(os.listdir(folders[0]))  # noqa: PTH208
-    converter.set_config_info("common_quant_param", {"quant_type": "FULL_QUANT", "bit_num": "8"})
-    converter.set_config_info(
-        "data_preprocess_param",
-        {
+def quantization(payload: Mapping[str, Any]) -> Dict[str, Dict[str, str]]:
+    """The sections of the converter's configuration that ask for int8; none for a float precision.
+
+    "full" quantises weights and activations, over what the samples in `payload["calibration"]`
+    span; "dynamic" the weights of MatMul, whose other input is quantised anew in every run.
+
+    Source: MindSpore Lite 2.0, "Post Training Quantization".
+    """
+    if payload["target"]["precision"] != "int8":
+        return {}
+    if payload["target"]["options"].get("quant", "full") == "dynamic":
+        return {"common_quant_param": {"quant_type": "DYNAMIC_QUANT", "bit_num": "8"}}
+    names = [spec["name"] for spec in payload["inputs"]]
+    for name in names:
+        if ":" in name or "," in name:
+            raise BackEndError(
+                f"full quantisation cannot name the input `{name}`: `:` and `,` separate names in "
+                "the converter's configuration"
+            )
+    folders = [_raw_files(i, name, payload["calibration"]) for i, name in enumerate(names)]
+    return {
+        "common_quant_param": {"quant_type": "FULL_QUANT", "bit_num": "8"},
+        "data_preprocess_param": {
             "calibrate_path": ",".join(f"{n}:{f}" for n, f in zip(names, folders)),
-            "calibrate_size": str(count),
+            "calibrate_size": str(len(payload["calibration"])),
             "input_type": "BIN",
         },
-    )
-    converter.set_config_info(
-        "full_quant_param", {"activation_quant_method": "MAX_MIN", "bias_correction": "true"}
-    )
+        # On 16 photos and 8 others, SQNR of ultraface's scores and boxes: MAX_MIN 43 and 52 dB,
+        # REMOVAL_OUTLIER 36 and 47, KL 16 and 33; without the correction of biases 43 and 50.
+        "full_quant_param": {"activation_quant_method": "MAX_MIN", "bias_correction": "true"},
+    }
+
+
+def _raw_files(index: int, name: str, samples: List[str]) -> str:
+    """A new folder with the values of an input in every sample, in the order of their names."""
+    folder = os.path.join(os.getcwd(), "calibration", str(index))
+    os.makedirs(folder)
+    for number, sample in enumerate(samples):
+        array = _load(sample)[name]
+        if array.dtype == np.int64:
+            array = array.astype(np.int32)
+        array.tofile(os.path.join(folder, f"{number:05}.bin"))
+    return folder
 
 
 def _preload_converter() -> None:

@@ -16,6 +16,7 @@ CORE = {
     "infc.request",
     "infc.diagnostics",
     "infc.places",
+    "infc.model_key",
     "infc.bundle",
     "infc.signature",
     "infc.preprocessing",
@@ -100,6 +101,7 @@ COMPLETIONS = {
     "infc compile --target intel-c": "intel-cpu",
     "infc compile --disable-pass inline-f": "inline-functions",
     "infc explain E70": "E702",
+    "infc toolchain install mindsp": "mindspore-lite",
     "infc inspect digits": "digits.onnx",
 }
 

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.model_key import VARIABLE as KEY_VARIABLE
 from infc.request import WorkerLimits
 from infc.targets import Worker
 from infc.workers.protocol import PROGRESS, PROTOCOL
@@ -135,6 +136,7 @@ def _run(
         "PYTHONUNBUFFERED": "1",
         PROGRESS: str(reported),
     }
+    environment.pop(KEY_VARIABLE, None)  # the vendors' code has no business with it
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

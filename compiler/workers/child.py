@@ -45,7 +45,14 @@ def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
     output = Path(payload["output"])
     output.mkdir(parents=True, exist_ok=True)
     artifact: Artifact = end.build(
-        BuildJob(model, output, target, _specs(payload["inputs"]), _specs(payload["outputs"]))
+        BuildJob(
+            model,
+            output,
+            target,
+            _specs(payload["inputs"]),
+            _specs(payload["outputs"]),
+            tuple(Path(folder) for folder in payload.get("calibration", ())),
+        )
     )
     return {"entry": artifact.entry, "files": list(artifact.files), "notes": dict(artifact.notes)}
 

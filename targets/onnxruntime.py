@@ -7,6 +7,12 @@ optimised when it is written and not again when it is loaded: up to `extended`, 
 runs. What is beyond that, the blocked layout, is of one kind of CPU, and ONNX Runtime writes it
 differently every time; it is worth a factor of two (ultraface RFB-320: 4.4 ms against 1.8 ms).
 
+fp16 stores the weights in float16 and computes in float32: half the size at the same speed, since
+the runtime widens them once, when it loads the model (densenet121: 31.1 ms either way). Its x86
+kernels have no float16: a graph whose operators compute in it runs between Casts, 1.0 to 2.2 times
+as long (densenet121 42 -> 64 ms, inception_v2 28 -> 63 ms). It has no bfloat16 Conv at all. A
+flatbuffer would hold the weights that were widened: fp16 is refused with it.
+
 This module also runs the reference of ONNX models, with `graph-optimization=off`.
 
 Source: onnxruntime 1.31 Python and C API, session options; ORT model format.
@@ -14,11 +20,9 @@ Source: onnxruntime 1.31 Python and C API, session options; ORT model format.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +38,9 @@ from infc.targets import (
     Unsupported,
     Worker,
     choice,
+    onnxruntime_sdk,
 )
+from infc.targets.arithmetic import Arithmetic
 from infc.targets.onnxruntime_flatbuffer import canonicalize
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
 
@@ -53,7 +59,8 @@ OPTIONS = {
     "graph-optimization": "off | basic | extended | all: what the runtime does to an .onnx when "
     "it loads (all), or what is done to an .ort before it is written (extended; all is refused)",
 }
-PRECISIONS = (Precision.FP32,)
+PRECISIONS = (Precision.FP32, Precision.FP16)
+ARITHMETIC = {Precision.FP16: Arithmetic(converts=False, stores="float16")}
 MIN_OPSET = 7
 THREADS = (1,)
 
@@ -64,7 +71,6 @@ LEVELS = {
     "all": "ORT_ENABLE_ALL",
 }
 FORMATS = ("onnx", "ort")
-SYSTEM = ("/usr/local/include/onnxruntime", "/usr/include/onnxruntime")
 LOG_ERRORS, LOG_NOTHING = 3, 4
 BFLOAT16 = 16
 """onnx.TensorProto.BFLOAT16; numpy has no such type, so that it needs a way of its own."""
@@ -76,8 +82,14 @@ def worker(target: Target) -> Worker:
 
 
 def require_options(target: Target) -> None:
-    """The format, and a level of optimisation that it can have."""
+    """The format, and a level of optimisation and a precision that it can have."""
     _level(target)
+    if _format(target) == "ort" and target.precision is Precision.FP16:
+        raise fail(
+            "E205",
+            "`-X format=ort` cannot be built at `fp16`: its weights are widened when it is written",
+            help="leave the format out: a model.onnx at fp16 is half as large",
+        )
 
 
 def legalize(model: ir.Model, target: Target) -> None:
@@ -241,63 +253,4 @@ def message_of(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _package() -> Path | None:
-    """The folder of the wheel's `onnxruntime` package; it is not imported."""
-    spec = find_spec("onnxruntime")
-    return Path(spec.origin).parent if spec is not None and spec.origin else None
-
-
-def _first(candidates: Sequence[Path], holds: Callable[[Path], bool]) -> Path | None:
-    return next((c for c in candidates if holds(c)), None)
-
-
-def _roots(environment: Mapping[str, str]) -> list[Path]:
-    """Folders that hold an unpacked release of ONNX Runtime (include/, lib/)."""
-    home = Path(environment.get("INFC_HOME") or Path.home() / ".local" / "share" / "infc")
-    named = [Path(environment["ONNXRUNTIME_ROOT"])] if environment.get("ONNXRUNTIME_ROOT") else []
-    return [*named, home / "sdk" / "onnxruntime"]
-
-
-def _library(environment: Mapping[str, str]) -> Path | None:
-    """`libonnxruntime.so*`: of ONNXRUNTIME_ROOT, of the wheel, of $INFC_HOME/sdk, in this order."""
-    package = _package()
-    *named, home = [root / "lib" for root in _roots(environment)]
-    folders = [*named, *([package / "capi"] if package else []), home]
-    found = (sorted(folder.glob("libonnxruntime.so*")) for folder in folders)
-    return next((files[0] for files in found if files), None)
-
-
-def _sdk() -> dict[str, str]:
-    """CMake's ONNXRUNTIME_INCLUDE_DIR and ONNXRUNTIME_LIBRARY.
-
-    Raises:
-        InfcError: E501 where the C headers (the wheel has none) or the library is missing.
-    """
-    roots = [r / "include" for r in _roots(os.environ)]
-    folders = [f / sub for f in roots for sub in ("", "onnxruntime")] + list(map(Path, SYSTEM))
-    folders += [f / "core" / "session" for f in folders]
-    headers = _first(folders, lambda f: (f / "onnxruntime_c_api.h").is_file())
-    if headers is None:
-        raise fail(
-            "E501",
-            "the C headers of ONNX Runtime were not found (its Python wheel has none)",
-            help="`apt install libonnxruntime-dev` (Debian 13, Ubuntu 24.10 or later), or unpack "
-            "a release archive\nfrom https://github.com/microsoft/onnxruntime/releases and set "
-            "ONNXRUNTIME_ROOT to its folder",
-        )
-    library = _library(os.environ)
-    if library is None:
-        raise fail(
-            "E501",
-            "the shared library of ONNX Runtime was not found",
-            help="pip install onnxruntime, or set ONNXRUNTIME_ROOT to a release's folder",
-        )
-    return {"ONNXRUNTIME_INCLUDE_DIR": str(headers), "ONNXRUNTIME_LIBRARY": str(library)}
-
-
-def _library_path() -> list[Path]:
-    library = _library(os.environ)
-    return [library.parent] if library else []
-
-
-LOADER = LoaderSpec("onnxruntime", _sdk, _library_path)
+LOADER = LoaderSpec("onnxruntime", onnxruntime_sdk.entries, onnxruntime_sdk.library_path)

@@ -2,10 +2,12 @@
 //
 // Inputs are read from the caller's memory; an output whose shape is known is written straight to
 // it, any other is copied once.
+#include <algorithm>
 #include <openvino/core/version.hpp>
 #include <openvino/runtime/core.hpp>
 #include <openvino/runtime/properties.hpp>
 #include <sstream>
+#include <string>
 #include <vector>
 
 #include "runtime/adaptor.h"
@@ -69,6 +71,7 @@ class OpenVinoSession final : public Session {
  public:
   OpenVinoSession(const infc_bundle& bundle, const Settings& settings) try : bundle_(bundle) {
     tell_cpu(settings.threads);
+    tell_gpu();
     compiled_ = core_.compile_model(
         settings.entry, settings.device,
         ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY));
@@ -112,15 +115,30 @@ class OpenVinoSession final : public Session {
   }
 
  private:
-  // Float32 arithmetic: the default of a CPU with bfloat16 is to use that, which is not what was
-  // verified. AUTO and HETERO pass neither setting on, so the CPU is told itself.
+  // What was verified: float32 arithmetic, for bf16 bfloat16 where the CPU has it. The default of a
+  // CPU is to use that whenever it can. AUTO and HETERO pass neither setting on, so the CPU is told
+  // itself.
   void tell_cpu(int threads) {
-    ov::AnyMap config = {ov::hint::inference_precision(ov::element::f32)};
-    if (threads > 0) config.insert(ov::inference_num_threads(threads));
     try {
+      const auto able = core_.get_property("CPU", ov::device::capabilities);
+      const bool has = std::find(able.begin(), able.end(), "BF16") != able.end();
+      const bool wanted = std::string(bundle_.precision) == "bf16";
+      ov::AnyMap config = {
+          ov::hint::inference_precision(has && wanted ? ov::element::bf16 : ov::element::f32)};
+      if (threads > 0) config.insert(ov::inference_num_threads(threads));
       core_.set_property("CPU", config);
     } catch (const ov::Exception&) {
       // An installation without the CPU plugin has nobody to tell.
+    }
+  }
+
+  // The types of an fp16 graph are meant; a GPU's default is float16 for everything.
+  void tell_gpu() {
+    if (std::string(bundle_.precision) != "fp16") return;
+    try {
+      core_.set_property("GPU", ov::hint::execution_mode(ov::hint::ExecutionMode::ACCURACY));
+    } catch (const ov::Exception&) {
+      // Nor has one without the GPU plugin.
     }
   }
 

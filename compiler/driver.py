@@ -21,6 +21,7 @@ from infc import (
     frontends,
     loaders,
     manifest,
+    own_calibration,
     pipeline,
     precision,
     quantizing,
@@ -41,15 +42,18 @@ from infc.diagnostics import (
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import Source
 from infc.frontends.onnx import spec_of
-from infc.quantizing import Calibrated
+from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe, reference_sets
 from infc.request import InputSpec, PassOptions, Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
-from infc.targets import Target
+from infc.targets import BackEnd, Target
+from infc.targets.schemes import scheme_of
 from infc.verification import Sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from infc.calibration.pictures import Picture
 
 TIMINGS = "timings.json"
 """What every log folder holds."""
@@ -353,7 +357,9 @@ def _calibrate(
     progress: Progress,
 ) -> Calibrated | None:
     """The ranges for all INT8 targets at once; None where there is no such target."""
-    wanting = [target for target in chosen if target.precision is Precision.INT8]
+    wanting = [
+        t for t in chosen if t.precision is Precision.INT8 and not own_calibration.is_own(t)
+    ]
     if not wanting:
         return None
     return quantizing.calibrate(
@@ -389,7 +395,9 @@ def _compile_for(
     scratch = stage / target.name
     destination, log = _destination(request, target), _log_folder(request, target)
     try:
-        finished, document, warnings = _build_bundle(request, optimized, calibrated, target, scratch, watch)
+        finished, document, warnings = _build_bundle(
+            request, optimized, calibrated, target, scratch, watch
+        )
         watch.start("publishing")
         watch.stop()
         _keep_log(scratch, log, document, optimized, watch.seconds)
@@ -426,12 +434,16 @@ def _build_bundle(
     finished.mkdir(parents=True)
 
     watch.start("legalising")
-    model = building.raise_opset(optimized.model.clone(), end)
-    lowered = precision.lower(model, target, optimized.measured)
+    quantized = _quantized(calibrated, end, target)
+    neutral = quantized.model if quantized else optimized.model.clone()
+    lowered = precision.lower(building.raise_opset(neutral, end), target, optimized.measured)
     model = lowered.model
     end.legalize(model, target)
 
     watch.start("building")
+    samples, remarks = own_calibration.samples_for(
+        target, request.calibration, optimized.inputs, scratch / "own", request.limits
+    )
     artifact = building.build(
         model,
         request.model.name,
@@ -441,6 +453,7 @@ def _build_bundle(
         finished / "model",
         scratch,
         request.limits,
+        samples,
     )
 
     watch.start("rendering loaders")
@@ -479,12 +492,27 @@ def _build_bundle(
     )
     if lowered.document is not None:
         document["conversion"] = lowered.document
+    pictures: Sequence[Picture] = ()
+    if calibrated is not None and quantized is not None:
+        document["quantization"] = quantizing.describe(calibrated, quantized)
+        pictures = quantizing.pictures(calibrated, quantized)
+        if calibrated.ranges is not None:
+            text = calibrated.ranges.dump()
+            (finished / quantizing.RANGES).write_text(text, encoding="utf-8")
     files = bundle.file_table(finished)
     (finished / "report.html").write_text(
-        report.render({**document, "files": files}, None), encoding="utf-8"
+        report.render({**document, "files": files}, None, pictures), encoding="utf-8"
     )
     document = bundle.write_manifest(finished, document, files)
-    return finished, document, lowered.warnings
+    return finished, document, (*lowered.warnings, *remarks)
+
+
+def _quantized(calibrated: Calibrated | None, end: BackEnd, target: Target) -> Quantized | None:
+    """The graph with Q/DQ; None where the target is float or its converter quantises by itself."""
+    scheme = scheme_of(end)
+    if calibrated is None or scheme is None or target.precision is not Precision.INT8:
+        return None
+    return quantizing.quantized(calibrated, scheme)
 
 
 def _run_bundle(

@@ -6,8 +6,7 @@ quantized   a clone of that with the Q/DQ that one back end's scheme wants
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,14 @@ from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Target, back_end
+from infc.targets.schemes import scheme_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from infc.calibration.pictures import Picture
     from infc.calibration.ranges import Ranges
-    from infc.quantization import QuantizationRecord, Scheme
+    from infc.quantization import QuantizationRecord, Range, Scheme
 
 RANGES = "ranges.json"
 """Where a bundle keeps the ranges that it was quantised with."""
@@ -89,7 +90,7 @@ def calibrate(
         return Calibrated(model, None, options, (), ())
     if options is None:
         raise _no_data(wanting)
-    found = (back_end(t.back_end).SCHEME for t in wanting)
+    found = (scheme_of(back_end(t.back_end)) for t in wanting)
     schemes = {scheme.name: scheme for scheme in found if scheme is not None}.values()
     subject = model.clone()
     equalized = equalize(subject)
@@ -120,40 +121,57 @@ def _no_data(wanting: Sequence[Target]) -> InfcError:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """A graph with one back end's Q/DQ, what was done, and the ranges its scales are of."""
+
+    model: ir.Model
+    record: QuantizationRecord
+    spans: Mapping[str, Range]
+
+
 def quantized(
     calibrated: Calibrated, scheme: Scheme, keep_float: frozenset[str] = frozenset()
-) -> tuple[ir.Model, QuantizationRecord]:
+) -> Quantized:
     """A clone of the calibrated graph with Q/DQ; the nodes in `keep_float` stay in float."""
     from infc.passes.quantization import observed, quantize
 
     model = calibrated.model.clone()
     ranges, options = calibrated.ranges, calibrated.options
     if ranges is None or options is None:
-        return model, quantize(model, {}, scheme)
+        return Quantized(model, quantize(model, {}, scheme), {})
     names = [name for name in observed(model, scheme) if name in ranges.tensors]
     spans = ranges.choose(
         names, options.method, options.percentile, scheme.activation, scheme.symmetric
     )
-    means = {n: s.means for n in names if (s := ranges.tensors[n]).means is not None}
-    return model, quantize(model, spans, scheme, keep_float=keep_float, means=means)
+    means = {n: m for n in names if (m := ranges.tensors[n].means) is not None}
+    record = quantize(model, spans, scheme, keep_float=keep_float, means=means)
+    return Quantized(model, record, {k: v for k, v in spans.items() if k in record.tensors})
 
 
-def describe(calibrated: Calibrated, record: QuantizationRecord) -> dict[str, Any]:
+def describe(calibrated: Calibrated, result: Quantized) -> dict[str, Any]:
     """What the manifest says about it."""
+    record = result.record
     out: dict[str, Any] = {
         "scheme": record.scheme,
+        "already": record.already,
         "quantized": len(record.quantized),
-        "kept": dict(sorted(record.kept.items())),
+        "kept": [{"node": n, "reason": why} for n, why in sorted(record.kept.items())],
     }
-    if record.already:
-        out["already"] = True
     if calibrated.ranges is not None and calibrated.options is not None:
-        text = calibrated.ranges.dump().encode()
         out["calibration"] = {
             "method": calibrated.options.method,
             "samples": calibrated.ranges.samples,
             "data": calibrated.ranges.data,
-            "ranges_sha256": hashlib.sha256(text).hexdigest(),
         }
         out["equalized"] = [list(pair) for pair in calibrated.equalized]
     return out
+
+
+def pictures(calibrated: Calibrated, result: Quantized) -> list[Picture]:
+    """The histograms that the report shows."""
+    from infc.calibration import pictures as drawing
+
+    if calibrated.ranges is None:
+        return []
+    return drawing.pictures(calibrated.ranges, result.spans)

@@ -25,6 +25,7 @@ every run (0.042 ms against 0.027 ms), OpenVINO refuses them.
 from __future__ import annotations
 
 from infc.quantization import Scheme
+from infc.targets import BackEnd
 
 MOVERS = frozenset(
     (
@@ -120,3 +121,9 @@ TENSORRT = Scheme(
 """Read, not measured. INT8 is symmetric, activations per tensor, weights per output channel; bias
 and residual stay out of Q/DQ on the side that a convolution computes (NVIDIA TensorRT developer
 guide, "Working with quantized types": explicit quantisation, Q/DQ placement recommendations)."""
+
+
+def scheme_of(end: BackEnd) -> Scheme | None:
+    """What `end` declares as its `SCHEME`; None where Q/DQ is not how it comes by INT8."""
+    declared: Scheme | None = getattr(end, "SCHEME", None)
+    return declared

@@ -37,8 +37,8 @@ class Placement:
     `roots` of a group are those whose ranges give its scale; the
     values of one `group` have one scale. `symmetric` groups have no zero point. `given` are the
     values whose own operators give integers; what the others are rounded from is there in float.
-    `bounds` are those of the activation that gives a value. `kept` says why a node that the
-    scheme could quantise stays in float.
+    `bounds` are those of the activation that gives a value. `kept` says why a node that computes
+    and that the scheme could quantise stays in float.
     """
 
     units: dict[ir.Node, Unit] = field(default_factory=dict)
@@ -49,6 +49,10 @@ class Placement:
     given: set[ir.Value] = field(default_factory=set)
     symmetric: set[int] = field(default_factory=set)
     kept: dict[str, str] = field(default_factory=dict)
+
+    def members(self, group: int) -> list[ir.Value]:
+        """The values of one scale."""
+        return [v for v, number in self.group.items() if number == group]
 
 
 def is_quantized(model: ir.Model) -> bool:
@@ -80,9 +84,10 @@ def place(
     wanted = _integers(placement.units.values(), scheme)
     placement.values = [v for v in _all_values(model) if v in wanted]
     _group(placement, scheme)
-    for unit in placement.units.values():
-        for node in unit.nodes[1:]:
-            placement.kept.pop(name_of(node), None)
+    within = {name_of(n) for u in placement.units.values() for n in u.nodes}
+    moving = {name_of(n) for n in model.graph if n.op_type in scheme.shared} - keep_float
+    for name in within | moving:
+        placement.kept.pop(name, None)
     return placement
 
 

@@ -13,6 +13,7 @@ from infc.passes.quantization.bias_correction import correction
 from infc.passes.quantization.insertion import Insertion
 from infc.passes.quantization.opset import raise_opset
 from infc.passes.quantization.placement import Placement, is_quantized, place
+from infc.passes.quantization.saturation import useful
 from infc.passes.quantization.units import Unit, name_of
 from infc.passes.rewriting import Array, const_array, const_tensor, elements
 from infc.quantization import QuantizationRecord, QuantizedTensor, Range, Scheme
@@ -103,6 +104,8 @@ def _maps(
     by_group: dict[int, QuantizedTensor] = {}
     for group, roots in placement.roots.items():
         spans = [_within(ranges[v.name or ""], placement.bounds.get(v)) for v in roots]
+        if len(placement.members(group)) == 1:
+            spans = [_within(spans[0], useful(roots[0]))]
         whole = Range(min(s.low for s in spans), max(s.high for s in spans))
         bounds = placement.bounds.get(roots[0], EVERYTHING)
         by_group[group] = affine(
@@ -116,7 +119,7 @@ def _maps(
 
 
 def _within(span: Range, bounds: tuple[float, float] | None) -> Range:
-    """`span` without what an activation cuts off: averaging observers go beyond it."""
+    """`span` without what an activation cuts off."""
     low, high = bounds or EVERYTHING
     return Range(max(span.low, low), min(span.high, high))
 

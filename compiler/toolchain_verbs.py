@@ -80,6 +80,7 @@ def remove(name: str) -> Output:
 @click.argument("name", shell_complete=completion.toolchains)
 @click.argument("requirements", nargs=-1, metavar="[REQUIREMENT]...")
 @click.option("--python", metavar="3.N", help="[default: NAME's, or the running one]")
+@click.option("--platform", metavar="SYSTEM-MACHINE", help="linux-aarch64.  [default: this one]")
 @click.option(
     "--import",
     "imports",
@@ -99,20 +100,21 @@ def lock(
     name: str,
     requirements: tuple[str, ...],
     python: str | None,
+    platform: str | None,
     imports: tuple[str, ...],
     output: Path | None,
     **rest: Any,
 ) -> Output:
     """Pin all that REQUIREMENTs need.
 
-    Writes a lock for the toolchain NAME: every package, its version and its SHA-256, for this
-    platform and the given Python. Without a REQUIREMENT it is made from those of the toolchain
+    Writes a lock for the toolchain NAME: every package, its version and its SHA-256, for one
+    platform and one Python. Without a REQUIREMENT it is made from those of the toolchain
     that infc knows by that name.
     """
     from infc import results
     from infc.workers import resolving
 
     with progress_of(rest) as progress:
-        made = resolving.lock(name, python, requirements, imports, output, say=progress)
+        made = resolving.lock(name, python, requirements, imports, output, platform, say=progress)
     step = f"infc toolchain install {name} --lock {shlex.quote(str(output))}"
     return results.toolchain_locked(made, output, step, brief=rest["quiet"])

@@ -32,6 +32,7 @@ def lock(
     requirements: Sequence[str],
     imports: Sequence[str],
     output: Path | None,
+    platform: str | None = None,
     say: Callable[[str, str], None] = lambda name, step: None,
 ) -> Lock:
     """Resolve, with what infc knows of `name` where nothing else is given, and write the file.
@@ -44,7 +45,8 @@ def lock(
         python, requirements = python or row.python, row.requirements
         imports = imports or row.modules
     running = f"{sys.version_info.major}.{sys.version_info.minor}"
-    made = resolve(name, python or running, requirements, imports, say)
+    version, machine = python or running, platform or this_platform()
+    made = resolve(name, version, requirements, imports, machine, say)
     if output is not None:
         try:
             partial = output.with_name(f".{output.name}.{os.getpid()}")
@@ -60,9 +62,10 @@ def resolve(
     python: str,
     requirements: Sequence[str],
     imports: Sequence[str],
+    platform: str,
     say: Callable[[str, str], None] = lambda name, step: None,
 ) -> Lock:
-    """Return a lock for this platform of what pip takes for `requirements` today.
+    """Return a lock of what pip takes for `requirements` on `platform` today.
 
     `imports` are the modules that an installation has to be able to import.
 
@@ -73,6 +76,7 @@ def resolve(
     require_name(name)
     require_python(python)
     wanted = _requirements(python, requirements)
+    elsewhere = _elsewhere(platform, python)
     interpreter = interpreters.find(python)
     from infc.verification import scratch_folder
 
@@ -86,11 +90,46 @@ def resolve(
             builder.pip("install", "--upgrade", "--quiet", "pip")
         report = folder / "report.json"
         say(name, "resolving")
-        options = ("--dry-run", "--ignore-installed", "--only-binary=:all:")
+        options = ("--dry-run", "--ignore-installed", "--only-binary=:all:", *elsewhere)
         builder.pip("install", *options, "--report", str(report), "--", *wanted)
         rows = json.loads(report.read_text(encoding="utf-8"))["install"]
+    if elsewhere:
+        _require_the_same_everywhere(name, platform, rows)
     pins = tuple(sorted((_pin(name, row) for row in rows), key=lambda pin: pin.name))
-    return Lock(name, python, this_platform(), wanted, tuple(imports), pins)
+    return Lock(name, python, platform, wanted, tuple(imports), pins)
+
+
+def _elsewhere(platform: str, python: str) -> tuple[str, ...]:
+    """Options of pip for another platform than this one: a Linux with glibc 2.28 or later.
+
+    Source: PEP 600; pip takes the first tag that a wheel has.
+    """
+    if platform == this_platform():
+        return ()
+    system, _, machine = platform.partition("-")
+    if system != "linux" or not re.fullmatch(r"[a-z0-9_]+", machine):
+        help = "for example `linux-aarch64`; for another system make the lock there"
+        raise fail("E110", f"a lock for `{platform}` cannot be made here", help=help)
+    tags = [f"manylinux_2_{minor}" for minor in range(28, 4, -1)]
+    tags += ["manylinux2014", "manylinux2010", "manylinux1", "linux"]
+    words = [word for tag in tags for word in ("--platform", f"{tag}_{machine}")]
+    return ("--python-version", python, "--implementation", "cp", "--target", "nowhere", *words)
+
+
+def _require_the_same_everywhere(
+    toolchain: str, platform: str, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Refuse a package whose requirements depend on the machine: pip asked this one.
+
+    Raises:
+        InfcError: E509.
+    """
+    for row in rows:
+        for line in row["metadata"].get("requires_dist", ()):
+            if re.search(r"platform_(machine|release|version)", line.partition(";")[2]):
+                name = row["metadata"]["name"]
+                reason = f"what `{name}` needs depends on the machine: `{line}`"
+                raise _unlockable(toolchain, reason, f"make the lock on {platform}")
 
 
 def _requirements(python: str, given: Iterable[str]) -> tuple[str, ...]:
@@ -118,13 +157,10 @@ def _pin(toolchain: str, row: Mapping[str, Any]) -> Pin:
     name, version = normal(row["metadata"]["name"]), row["metadata"]["version"]
     digest = row["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
     if row.get("is_direct") or not digest:
-        raise _unlockable(toolchain, f"pip gives no SHA-256 for `{name}=={version}`")
+        help = "use a package index that serves hashes, and only packages of it"
+        raise _unlockable(toolchain, f"pip gives no SHA-256 for `{name}=={version}`", help)
     return Pin(name, version, (digest,))
 
 
-def _unlockable(toolchain: str, reason: str) -> InfcError:
-    return fail(
-        "E509",
-        f"toolchain `{toolchain}` cannot be locked: {reason}",
-        help="use a package index that serves hashes, and only packages of it",
-    )
+def _unlockable(toolchain: str, reason: str, help: str) -> InfcError:
+    return fail("E509", f"toolchain `{toolchain}` cannot be locked: {reason}", help=help)

@@ -403,7 +403,9 @@ def test_resolving_is_repeatable(index: None, monkeypatch: pytest.MonkeyPatch) -
     """Twice the same bytes, with all that a requirement brings, pinned, and no address."""
     monkeypatch.setattr(toolchains, "OWN_SOURCE", (3, 99))
     words = ("jsonschema==4.23.0", "iniconfig >=2, <2.1")
-    first, second = (resolving.resolve("mine", RUNNING, words, ()) for _ in range(2))
+    first, second = (
+        resolving.resolve("mine", RUNNING, words, (), this_platform()) for _ in range(2)
+    )
     assert first.render() == second.render()
     assert first.requires == ("jsonschema==4.23.0", "iniconfig >=2,<2.1")
     assert first.packages["jsonschema"] == "4.23.0"
@@ -412,7 +414,7 @@ def test_resolving_is_repeatable(index: None, monkeypatch: pytest.MonkeyPatch) -
     assert "://" not in first.render()
     assert os.sep not in first.render()
     with pytest.raises(InfcError) as caught:
-        resolving.resolve("mine", RUNNING, ("iniconfig==0.0.1",), ())
+        resolving.resolve("mine", RUNNING, ("iniconfig==0.0.1",), (), this_platform())
     assert code_of(caught) == "E509"
     assert "cannot be locked" in caught.value.diagnostics[0].message
 
@@ -423,5 +425,28 @@ def test_resolving_is_repeatable(index: None, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_is_no_requirement_of_the_index(requirement: str) -> None:
     with pytest.raises(InfcError) as caught:
-        resolving.resolve("mine", RUNNING, (requirement,), ())
+        resolving.resolve("mine", RUNNING, (requirement,), (), this_platform())
+    assert code_of(caught) == "E110"
+
+
+@pytest.mark.slow
+def test_a_lock_for_another_machine(index: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files, of the same versions; not where the machine decides what is needed."""
+    monkeypatch.setattr(toolchains, "OWN_SOURCE", (3, 99))
+    other = "linux-x86_64" if this_platform() == "linux-aarch64" else "linux-aarch64"
+    words = ("markupsafe==3.0.2", "iniconfig==2.0.0")
+    here, there = (resolving.resolve("m", RUNNING, words, (), p) for p in (this_platform(), other))
+    assert there.platform == other
+    assert there.packages == here.packages
+    digests = [{pin.name: pin.hashes for pin in lock.pins} for lock in (here, there)]
+    assert digests[0]["iniconfig"] == digests[1]["iniconfig"]
+    assert digests[0]["markupsafe"] != digests[1]["markupsafe"]
+    with pytest.raises(InfcError, match="depends on the machine") as caught:
+        resolving.resolve("m", RUNNING, ("sqlalchemy==2.0.36",), (), other)
+    assert code_of(caught) == "E509"
+
+
+def test_a_lock_for_another_system() -> None:
+    with pytest.raises(InfcError, match="cannot be made here") as caught:
+        resolving.resolve("m", RUNNING, ("iniconfig",), (), "win32-amd64")
     assert code_of(caught) == "E110"

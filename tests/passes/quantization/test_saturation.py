@@ -70,7 +70,7 @@ def test_what_the_activation_gives_gains() -> None:
     bias.const_value = ir.tensor(np.linspace(-12, 2, 8, dtype=np.float32), name="w1")
     data = networks.feeds(model, 8)
     ranges, means = networks.measured(model, schemes.ONNXRUNTIME, data)
-    assert ranges[c].low < -15
+    assert ranges[c].low < -10
     reference = networks.run(model, data)
     record = quantize(model, ranges, schemes.ONNXRUNTIME, means=means)
     tensor = record.tensors[c]

@@ -90,9 +90,10 @@ def require_options(target: Target) -> None:
 
 def legalize(model: ir.Model, target: Target) -> None:
     """Replace operators that have no lowering by the function that ONNX defines them as."""
-    from infc.targets.torchscript_lowering.expansion import expand_functions
+    from infc.targets.function_bodies import expand_functions
+    from infc.targets.torchscript_lowering import table
 
-    expand_functions(model)
+    expand_functions(model, table())
 
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:

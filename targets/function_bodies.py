@@ -1,4 +1,4 @@
-"""Operators without a lowering -> the body that the ONNX standard itself gives them.
+"""Operators that a back end lacks -> the body that the ONNX standard itself gives them.
 
     y = AnOperator(x)   ->   y = the nodes of its function, inlined
 
@@ -8,35 +8,43 @@ which optional inputs are there, onnx makes it for the node at hand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TYPE_CHECKING, Any
-
-from infc.targets.torchscript_lowering import table
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+
+Operators = Container[tuple[str, str]]
+"""Those that a back end has, as (domain, operator type)."""
 
 DOMAIN = "infc.expanded"
 MAX_ROUNDS = 8
 """A body may hold operators that need expanding themselves; onnx nests them four deep."""
 
 
-def expand_functions(model: ir.Model) -> None:
-    """Inline the function bodies of all operators that have one and no lowering."""
+def expand_functions(model: ir.Model, known: Operators) -> bool:
+    """Inline the function bodies of all operators that have one and are not `known`.
+
+    A body is taken only where all its operators are known in their turn, or have bodies. Returns
+    whether any was.
+    """
     from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
+    modified = False
     for _ in range(MAX_ROUNDS):
-        nodes = [n for n in _all_nodes(model) if _is_candidate(n, model)]
+        nodes = [n for n in _all_nodes(model) if _is_candidate(n, model, known)]
         if not nodes:
-            return
+            break
         ShapeInferencePass(check_type=False, strict_mode=False)(model)
-        done = [_expand(model, node, i) for i, node in enumerate(nodes)]
+        done = [_expand(model, node, i, known) for i, node in enumerate(nodes)]
         if not any(done):
-            return
+            break
+        modified = True
         model.opset_imports[DOMAIN] = 1
         InlinePass(lambda function: function.domain == DOMAIN)(model)
         model.opset_imports.pop(DOMAIN, None)
+    return modified
 
 
 def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -45,10 +53,10 @@ def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     yield from ir.traversal.RecursiveGraphIterator(model.graph)
 
 
-def _is_candidate(node: ir.Node, model: ir.Model) -> bool:
+def _is_candidate(node: ir.Node, model: ir.Model, known: Operators) -> bool:
     import onnx_ir as ir
 
-    if (node.domain, node.op_type) in table():
+    if (node.domain, node.op_type) in known:
         return False
     schema = _schema(node, model)
     if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in _values(node)):
@@ -70,12 +78,12 @@ def _schema(node: ir.Node, model: ir.Model) -> onnx.defs.OpSchema | None:
         return None
 
 
-def _expand(model: ir.Model, node: ir.Node, number: int) -> bool:
+def _expand(model: ir.Model, node: ir.Node, number: int, known: Operators) -> bool:
     """Turn `node` into a call of a function of its own; False where onnx makes none for it."""
     import onnx_ir as ir
 
     schema = _schema(node, model)
-    proto = None if schema is None else _body(schema, node, model)
+    proto = None if schema is None else _body(schema, node, model, known)
     if schema is None or proto is None:
         return False
     for name, attribute in schema.attributes.items():
@@ -91,7 +99,9 @@ def _expand(model: ir.Model, node: ir.Node, number: int) -> bool:
     return True
 
 
-def _body(schema: Any, node: ir.Node, model: ir.Model) -> onnx.FunctionProto | None:
+def _body(
+    schema: Any, node: ir.Node, model: ir.Model, known: Operators
+) -> onnx.FunctionProto | None:
     """The body that is valid at the model's opset, or None."""
     import onnx
     import onnx_ir as ir
@@ -112,7 +122,8 @@ def _body(schema: Any, node: ir.Node, model: ir.Model) -> onnx.FunctionProto | N
     proto = onnx.FunctionProto.FromString(data)
     del proto.output[len(node.outputs) :]
     _fill_absent_outputs(proto)
-    return proto if _still_valid(proto, opset) and _can_be_lowered(proto, opset) else None
+    helps = _still_valid(proto, opset) and _can_be_lowered(proto, opset, known)
+    return proto if helps else None
 
 
 def _fill_absent_outputs(proto: onnx.FunctionProto) -> None:
@@ -145,12 +156,12 @@ def _still_valid(proto: onnx.FunctionProto, opset: int) -> bool:
     )
 
 
-def _can_be_lowered(proto: onnx.FunctionProto, opset: int) -> bool:
+def _can_be_lowered(proto: onnx.FunctionProto, opset: int, known: Operators) -> bool:
     """Whether expanding helps: else the user's own node is the one to report."""
     import onnx
 
     for node in proto.node:
-        if (node.domain, node.op_type) in table() or node.op_type == "Constant":
+        if (node.domain, node.op_type) in known or node.op_type == "Constant":
             continue
         schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
         if not (schema.has_function or schema.has_context_dependent_function):

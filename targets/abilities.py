@@ -1,8 +1,7 @@
 """What a back end may be able to do besides; where it says nothing, it cannot.
 
-CONVERTS   the precisions that its own converter makes of the float graph
-samples    how many calibration samples that wants for a target, at most
-SEAL       how its artifacts are encrypted
+samples    it quantises by itself: how many calibration samples its converter wants, at most
+SEAL       its artifacts can be encrypted, and how
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infc.request import Precision
 from infc.targets import BackEnd, Target
 
 
@@ -35,16 +33,10 @@ def seal_of(end: BackEnd) -> Seal | None:
     return seal
 
 
-def converts(end: BackEnd, precision: Precision) -> bool:
-    """Whether the back end's own converter makes `precision` of the float graph.
+def samples_of(end: BackEnd) -> Callable[[Target], int] | None:
+    """For a back end that makes INT8 of the float graph: how many samples a target wants at most.
 
-    The graph is then left in float32: no casts, no Q/DQ.
+    None where Q/DQ are written into the graph instead. 0 is for INT8 without any samples.
     """
-    own: tuple[Precision, ...] = getattr(end, "CONVERTS", ())
-    return precision in own
-
-
-def samples_wanted(end: BackEnd, target: Target) -> int:
-    """How many calibration samples the back end's own converter is given at most, 0 for none."""
     wanted: Callable[[Target], int] | None = getattr(end, "samples", None)
-    return wanted(target) if wanted else 0
+    return wanted

@@ -52,7 +52,6 @@ OPTIONS: Mapping[str, str] = {
     "quant": "of int8: full, or dynamic, the weights of MatMul alone (default full)",
 }
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
-CONVERTS = (Precision.FP16, Precision.INT8)
 MIN_OPSET = 13
 THREADS = (1, 4)
 """Some of the runtime's kernels are wrong only with several threads."""
@@ -107,6 +106,14 @@ def require_options(target: Target) -> None:
         InfcError: E205 for a value or a combination that makes no sense, E706 without a key.
     """
     encrypt = choice(target, "encrypt", ("off", "aes-gcm"), "off")
+    if target.options.get("quant") == "weight":
+        raise fail(
+            "E205",
+            "`-X quant=weight`: MindSpore Lite's runtime does not load what its converter makes "
+            "of that",
+            help="`full` quantises activations too, `dynamic` the weights of MatMul, `--precision "
+            "fp16` halves all weights",
+        )
     quant = choice(target, "quant", QUANT, "full")
     if quant == "dynamic" and target.precision is not Precision.INT8:
         raise fail("E205", "`-X quant=dynamic` is for int8", help="add `--precision int8`")
@@ -178,13 +185,21 @@ def _package() -> Path | None:
     return found[0] if found else None
 
 
+def _archive() -> Path | None:
+    """The vendor's archive, where MSLITE_HOME names one that has a runtime to link with."""
+    named = os.environ.get("MSLITE_HOME")
+    archive = Path(named) if named else None
+    library = archive / "runtime" / "lib" / "libmindspore-lite.so" if archive else None
+    return archive if library is not None and library.is_file() else None
+
+
 def _sdk() -> dict[str, str]:
-    """CMake's MINDSPORE_LITE_ROOT.
+    """CMake's MINDSPORE_LITE_ROOT: the vendor's archive, else the wheel.
 
     Raises:
-        InfcError: E501 where the toolchain is not installed.
+        InfcError: E501 where there is neither.
     """
-    package = _package()
+    package = _archive() or _package()
     if package is None:
         raise fail(
             "E501",
@@ -195,7 +210,9 @@ def _sdk() -> dict[str, str]:
 
 
 def _library_path() -> list[Path]:
-    package = _package()
+    archive, package = _archive(), _package()
+    if archive is not None:
+        return [archive / "runtime" / name for name in ("lib", "third_party/glog")]
     return [package / "lib"] if package else []
 
 

@@ -58,7 +58,8 @@ def build(payload: Mapping[str, Any]) -> Dict[str, Any]:
     if not os.path.isfile(artifact):
         raise BackEndError(_reason(said.text(), "the converter wrote no file"))
     os.chmod(artifact, 0o644)  # noqa: PTH101
-    return {"entry": ARTIFACT, "files": [ARTIFACT], "notes": {"verified_on": "CPU"}}
+    notes = dict({"verified_on": "CPU"}, **_quantized(payload))
+    return {"entry": ARTIFACT, "files": [ARTIFACT], "notes": notes}
 
 
 def run(payload: Mapping[str, Any]) -> Dict[str, Any]:
@@ -122,6 +123,14 @@ def quantization(payload: Mapping[str, Any]) -> Dict[str, Dict[str, str]]:
         # REMOVAL_OUTLIER 36 and 47, KL 16 and 33; without the correction of biases 43 and 50.
         "full_quant_param": {"activation_quant_method": "MAX_MIN", "bias_correction": "true"},
     }
+
+
+def _quantized(payload: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the manifest says about it."""
+    if payload["target"]["precision"] != "int8":
+        return {}
+    samples = len(payload["calibration"])
+    return {"quantized": {"by": "the converter", "calibration_samples": samples}}
 
 
 def _raw_files(index: int, name: str, samples: List[str]) -> str:

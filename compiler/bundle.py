@@ -37,8 +37,8 @@ _TAKEN_WORDS = (
     "strings tgmath threads time uchar unistd wchar wctype dlfcn fcntl malloc memory poll sched "
     # CMake's own targets, the loader's own files and libraries
     "all clean edit_cache help install package rebuild_cache test adaptor bundle_info main "
-    "c dl infc infc_adaptor infc_flags infc_harness infc_sdk m rt std stdc onnxruntime openvino "
-    "torch"
+    "c dl infc infc_adaptor infc_flags infc_harness infc_sdk m rt std stdc mindspore onnxruntime "
+    "openvino torch"
 )
 _TAKEN_NAMES = frozenset(_TAKEN_WORDS.split())
 _RENAME_EXCHANGE = 2

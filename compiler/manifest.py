@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from infc import __version__
 from infc.pipeline import PassRecord
 from infc.targets import Artifact, BackEnd, Target
+from infc.workers.versions import versions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,17 +59,6 @@ def fields(
         "source": {"file": source.path.name, "kind": source.kind, "sha256": source.sha256},
         "passes": [r.to_json(timings=False) for r in passes],
         "operators": histogram,
-        "toolchain": {d: version(d) for d in ("onnx", "onnx-ir")} | _versions(end, target),
+        "toolchain": {d: version(d) for d in ("onnx", "onnx-ir")} | versions(end, target),
         "verification": proof,
     }
-
-
-def _versions(end: BackEnd, target: Target) -> dict[str, str]:
-    """Of the back end's distributions, in the environment that its workers run in."""
-    toolchain = end.worker(target).toolchain
-    if not toolchain:
-        return {name: version(name) for name in end.DISTRIBUTIONS}
-    from infc.workers import toolchains
-
-    packages = toolchains.require(toolchain).packages
-    return {name: packages[name] for name in end.DISTRIBUTIONS if name in packages}

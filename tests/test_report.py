@@ -33,7 +33,6 @@ from infc.quantization import Range
 from infc.targets import BACK_ENDS
 
 SCHEMA = json.loads((files("infc") / "manifest.schema.json").read_text())
-MODULES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "torchscript": "torch"}
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -195,9 +194,9 @@ def test_schema_is_a_schema_and_strict() -> None:
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 def test_real_manifests_fit_the_schema(
-    back_end: str, tmp_path: Path, need_module: Callable[[str], None]
+    back_end: str, tmp_path: Path, need_back_end: Callable[[str], None]
 ) -> None:
-    need_module(MODULES[back_end])
+    need_back_end(back_end)
     model = write_model(tmp_path / "net.onnx")
     bounds = ("--input", "image=1..4@2x3x8x8", "--samples", "1")
     words = bounds if back_end == "onnxruntime" else ("--no-verify", "--loader", "none")

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infc.bundle import Bundle, publish, sha256_of
@@ -24,6 +24,7 @@ from infc.loaders.programs import call
 from infc.loaders.rendering import plain
 from infc.request import WorkerLimits
 from infc.targets import Target, back_end
+from infc.workers.versions import versions
 
 LANGUAGES = {"cpp": "C++", "java": "Java"}
 """The languages a bundle may have a loader in, and how messages call them."""
@@ -158,14 +159,15 @@ def cache_folder() -> Path:
 
 def _key(folder: Path, target: Target, compiler: str, entries: Mapping[str, str]) -> str:
     """What the objects depend on: sources, flags, the compiler, the SDK."""
-    from importlib.metadata import version
-
+    end = back_end(target.back_end)
     hashed = hashlib.sha256()
     sources = [*ADAPTOR_SOURCES, *ADAPTOR_HEADERS, "runtime/harness.h", "runtime/harness.cpp"]
     parts: list[str] = [sha256_of(folder / name) for name in sources]
     parts += [plain("cpp/CMakeLists.txt.j2"), compiler, _first_line([compiler, "--version"])]
     parts += [f"{k}={v}" for k, v in sorted(entries.items())]
-    parts += [f"{d} {version(d)}" for d in back_end(target.back_end).DISTRIBUTIONS]
+    # The SDK is the back end's own, wherever the target's artifacts are built.
+    own = versions(end, replace(target, toolchain=""))
+    parts += [f"{name} {version}" for name, version in own.items()]
     parts += [os.environ.get(name, "") for name in ("CXXFLAGS", "CPPFLAGS")]
     for part in parts:
         hashed.update(part.encode() + b"\0")

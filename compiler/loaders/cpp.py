@@ -14,6 +14,7 @@ from infc.loaders.rendering import fill, plain
 from infc.loaders.signature import Signature
 from infc.request import WorkerLimits
 from infc.targets import Artifact, Target, back_end
+from infc.workers.versions import versions
 
 RUNTIME_FILES = (
     "infc_runtime.h",
@@ -54,16 +55,15 @@ def render(
 
 def _facts(target: Target, artifact: Artifact, model: Path) -> dict[str, Any]:
     """What the loader checks and tells the runtime."""
-    from importlib.metadata import version
-
-    distribution = back_end(target.back_end).DISTRIBUTIONS[0]
+    end = back_end(target.back_end)
+    distribution = end.DISTRIBUTIONS[0]
     files = dict.fromkeys((artifact.entry, *artifact.files))
     return {
         "files": [(name, sha256_of(model / name)) for name in files],
         "entry": artifact.entry,
         "settings": sorted(target.options.items()),
         "distribution": distribution,
-        "runtime_version": version(distribution),
+        "runtime_version": versions(end, target)[distribution],
         "device": target.device,
         "precision": str(target.precision),
     }

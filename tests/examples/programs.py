@@ -13,7 +13,6 @@ from conftest import ROOT
 from infc.bundle import Bundle
 from infc.loaders import compiling, java
 from infc.request import WorkerLimits
-from infc.targets import back_end
 
 EXAMPLES = ROOT / "examples"
 LIMITS = WorkerLimits(timeout_s=300)
@@ -28,10 +27,9 @@ class Example:
     java: str
 
 
-def need(name: str, need_module: Callable[[str], None], need_tool: Callable[[str], str]) -> None:
+def need(name: str, need_back_end: Callable[[str], None], need_tool: Callable[[str], str]) -> None:
     """Skip where the back end `name`, CMake, a compiler or a JDK is missing."""
-    for module in back_end(name).MODULES:
-        need_module(module)
+    need_back_end(name)
     for tool in ("cmake", "g++", "javac"):
         need_tool(tool)
 

@@ -22,7 +22,7 @@ from infc.loaders import cpp_layout, java, rendering, signature
 from infc.loaders.compiling import BuildOptions
 from infc.request import WorkerLimits
 from infc.signature import DTYPES, TensorSpec, load_tensors, save_tensors
-from infc.targets import BACK_ENDS, back_end
+from infc.targets import BACK_ENDS
 
 BLESS = os.environ.get("INFC_BLESS") == "1"
 GOLDEN = Path(__file__).parent / "golden-java"
@@ -151,10 +151,9 @@ def run(command: list[object], status: int = 0) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("name", BACK_ENDS)
 def test_answers_as_the_source_model(
-    name: str, jdk: Path, need_module: Callable[[str], None], tmp_path: Path
+    name: str, jdk: Path, need_back_end: Callable[[str], None], tmp_path: Path
 ) -> None:
-    for module in back_end(name).MODULES:
-        need_module(module)
+    need_back_end(name)
     compiled = compile_digits(tmp_path, name)
     result = infc.verify(compiled.path, through="java")
     assert [e.name for e in result.errors] == ["logits"]

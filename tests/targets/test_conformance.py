@@ -22,7 +22,8 @@ from infc.diagnostics import Diagnostic, InfcError
 from infc.feeds import make_feeds, write_feeds
 from infc.request import InputSpec, Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
-from infc.targets import BACK_ENDS, Target, back_end
+from infc.targets import BACK_ENDS, Target, back_end, look_up
+from infc.workers.versions import versions
 
 Refusal = tuple[str, tuple[str, ...]]
 
@@ -35,10 +36,9 @@ bits; verification says so before a wrong artifact is published."""
 
 
 @pytest.fixture(params=BACK_ENDS)
-def name(request: pytest.FixtureRequest, need_module: Any) -> str:
+def name(request: pytest.FixtureRequest, need_back_end: Any) -> str:
     """The name of each back end that infc ships."""
-    for module in back_end(request.param).MODULES:
-        need_module(module)
+    need_back_end(request.param)
     return str(request.param)
 
 
@@ -150,13 +150,13 @@ def test_no_file_of_a_bundle_names_this_machine(name: str, tmp_path: Path) -> No
 
 
 def test_the_manifest_names_the_toolchain(name: str, tmp_path: Path) -> None:
-    from importlib.metadata import version
-
     result = compile_with(name, "scalars", tmp_path, verify=VerifyOptions(enabled=False))
     assert result.bundle is not None, [d.render() for d in result.diagnostics]
     manifest = json.loads((result.bundle / "manifest.json").read_text())
-    for distribution in back_end(name).DISTRIBUTIONS:
-        assert manifest["toolchain"][distribution] == version(distribution)
+    installed = versions(back_end(name), look_up(name))
+    assert list(installed) == list(back_end(name).DISTRIBUTIONS)
+    for distribution, version in installed.items():
+        assert manifest["toolchain"][distribution] == version
 
 
 def test_an_unknown_option_is_refused(name: str, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "digits_openvino.hpp"
+#include "digits_mindspore_lite.hpp"
 #include "digits_onnxruntime.hpp"
+#include "digits_openvino.hpp"
 #include "digits_torchscript.hpp"
 
 template <class Model, class Options>
@@ -21,16 +22,18 @@ std::vector<float> answer(const char* path) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 5) return 2;
   try {
     namespace a = digits_onnxruntime;
     namespace b = digits_openvino;
     namespace c = digits_torchscript;
-    std::vector<float> answers[3];
+    namespace d = digits_mindspore_lite;
+    std::vector<float> answers[4];
     std::thread threads[] = {
         std::thread([&] { answers[0] = answer<a::Model, a::Options>(argv[1]); }),
         std::thread([&] { answers[1] = answer<b::Model, b::Options>(argv[2]); }),
         std::thread([&] { answers[2] = answer<c::Model, c::Options>(argv[3]); }),
+        std::thread([&] { answers[3] = answer<d::Model, d::Options>(argv[4]); }),
     };
     for (std::thread& thread : threads) thread.join();
     for (const auto& logits : answers) {

@@ -180,19 +180,32 @@ def _open(payload: Mapping[str, Any]) -> Runner:
     context.cpu.precision_mode = "enforce_fp32"
     if payload["threads"]:
         context.cpu.thread_num = payload["threads"]
-    model = mslite.Model()
-    with _Captured() as said:
-        try:
-            model.build_from_file(payload["entry"], mslite.ModelType.MINDIR_LITE, context)
-        except RuntimeError as error:
-            raise BackEndError(_reason(said.text(), str(error)))
+
+    def load() -> Tuple[Any, "_Captured"]:
+        model = mslite.Model()
+        with _Captured() as said:
+            try:
+                model.build_from_file(payload["entry"], mslite.ModelType.MINDIR_LITE, context)
+            except RuntimeError as error:
+                raise BackEndError(_reason(said.text(), str(error)))
+        return model, said
+
+    model, said = load()
+    resized = False
     types = payload["output_types"]
 
     def call(feeds: Tensors) -> Tensors:
+        nonlocal model, said, resized
         inputs = model.get_inputs()
         arrays = [_fitting(tensor, feeds) for tensor in inputs]
         if [list(a.shape) for a in arrays] != [list(t.shape) for t in inputs]:
+            if resized and payload["threads"] != 1:
+                # On several threads MatMul packs its weights for the first shapes it is told, and
+                # gives wrong answers for later ones.
+                model, said = load()
+                inputs = model.get_inputs()
             model.resize(inputs, [list(a.shape) for a in arrays])
+            resized = True
             inputs = model.get_inputs()
         for tensor, array in zip(inputs, arrays):
             tensor.set_data_from_numpy(array)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from infc.lazy_sympy import install as _install_lazy_sympy
 
 if TYPE_CHECKING:
-    from infc.api import bench, compile, inspect, optimize, verify
+    from infc.api import bench, compile, inspect, optimize, quantize, verify
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
     from infc.preprocessing import Preprocess
     from infc.request import (
@@ -46,11 +46,12 @@ __all__ = [
     "compile",
     "inspect",
     "optimize",
+    "quantize",
     "verify",
 ]
 
 _HOMES = {
-    "infc.api": ("bench", "compile", "inspect", "optimize", "verify"),
+    "infc.api": ("bench", "compile", "inspect", "optimize", "quantize", "verify"),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
     "infc.preprocessing": ("Preprocess",),
     "infc.request": (

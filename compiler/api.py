@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from infc import driver, inspection
 from infc.diagnostics import InfcError, fail
-from infc.driver import CompileResult, OptimizeResult, Progress, VerifyResult
+from infc.driver import CompileResult, OptimizeResult, Progress, QuantizeResult, VerifyResult
 from infc.request import (
     LOADERS,
     CalibrationOptions,
@@ -123,6 +123,46 @@ def optimize(
     return driver.optimize(
         Path(model),
         Path(output),
+        inputs=_specs(inputs),
+        passes=passes,
+        verify=_verify_options(verify),
+        limits=limits,
+        external_data=external_data,
+        progress=progress,
+    )
+
+
+def quantize(
+    model: AnyPath,
+    output: AnyPath,
+    scheme: str,
+    calibration: CalibrationOptions | str | None = None,
+    *,
+    keep_float: Iterable[str] = (),
+    inputs: Mapping[str, str] | None = None,
+    passes: PassOptions = PassOptions(),  # noqa: B008
+    verify: VerifyOptions | bool = True,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    external_data: bool | None = None,
+    progress: Progress = _silent,
+) -> QuantizeResult:
+    """Write `model` as the INT8 ONNX file `output`, with Q/DQ as the back end `scheme` wants it.
+
+    `calibration` is what activations are measured on, as for `compile`; only a model that came
+    quantised needs none. `keep_float` names nodes that stay in float32. The other arguments are
+    those of `optimize`.
+
+    Raises:
+        InfcError: E110 for an unknown scheme or node, E1xx for the model, E3xx for a pass, E4xx
+            for the calibration data, E601 and E602 where the optimised or the quantised graph
+            answers differently, E701 where `output` cannot be written; nothing is written then.
+    """
+    return driver.quantize(
+        Path(model),
+        Path(output),
+        scheme,
+        CalibrationOptions(calibration) if isinstance(calibration, str) else calibration,
+        keep_float=frozenset(keep_float),
         inputs=_specs(inputs),
         passes=passes,
         verify=_verify_options(verify),

@@ -223,6 +223,73 @@ def optimize(
 
 
 @verb
+@path_argument("model", completion.models)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="OUT.onnx",
+    help="File that the INT8 graph goes to.",
+)
+@click.option(
+    "--scheme",
+    required=True,
+    metavar="BACKEND",
+    shell_complete=completion.schemes,
+    help="Whose way of writing Q/DQ: onnxruntime, openvino, tensorrt.",
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="NODE",
+    help="Leave a node in float32, by its name or that of what it gives; repeat for several.",
+)
+@click.option(
+    "--external-data/--no-external-data",
+    default=None,
+    help="Keep the weights in a file of their own.  [default: above 1 GiB]",
+)
+@pass_options
+@calibration_options
+@verify_options
+@limit_options
+@progress_options
+@config_option
+def quantize(
+    model: Path,
+    output: Path,
+    scheme: str,
+    keep_float: tuple[str, ...],
+    external_data: bool | None,
+    **rest: Any,
+) -> Output:
+    """Write MODEL as an INT8 ONNX file, with Q/DQ as one back end wants it.
+
+    The passes are run, the activations measured on `--calibration`, and the result is compared
+    with the source model on some of those samples.
+    """
+    inputs, limits, calibration = inputs_of(rest), limits_of(rest), calibration_of(rest)
+    with progress_of(rest) as progress:
+        from infc import driver, results
+
+        result = driver.quantize(
+            model,
+            output,
+            scheme,
+            calibration,
+            keep_float=frozenset(keep_float),
+            inputs=inputs,
+            passes=passes_of(rest),
+            verify=verify_of(rest),
+            limits=limits,
+            external_data=external_data,
+            progress=progress,
+        )
+    return results.quantized(result, brief=rest["quiet"])
+
+
+@verb
 @path_argument("path", completion.models_and_bundles)
 def inspect(path: Path) -> Output:
     """Show what is in a model file, a bundle or a ranges file."""

@@ -30,6 +30,13 @@ def targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _items(((t.name, t.summary) for t in profiles().values()), incomplete)
 
 
+def schemes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of the INT8 schemes."""
+    from infc.targets.schemes import SCHEMES
+
+    return _items(((name, "") for name in SCHEMES), incomplete)
+
+
 def passes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Pass names, with their summaries."""
     from infc.passes import PIPELINE

@@ -44,10 +44,18 @@ from infc.frontends import Source
 from infc.frontends.onnx import spec_of
 from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe, reference_sets
-from infc.request import InputSpec, PassOptions, Precision, Request, VerifyOptions, WorkerLimits
+from infc.request import (
+    CalibrationOptions,
+    InputSpec,
+    PassOptions,
+    Precision,
+    Request,
+    VerifyOptions,
+    WorkerLimits,
+)
 from infc.signature import TensorSpec
 from infc.targets import BackEnd, Target
-from infc.targets.schemes import scheme_of
+from infc.targets.schemes import named, scheme_of
 from infc.verification import Sets
 
 if TYPE_CHECKING:
@@ -113,6 +121,20 @@ class OptimizeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What `quantize` wrote.
+
+    `quantization` is what a manifest would say of it, `verification` the comparison with the
+    source model ({} where skipped).
+    """
+
+    output: Path
+    quantization: dict[str, Any]
+    verification: dict[str, Any]
+    notes: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VerifyResult:
     """A verification that passed: the error of every output. A failed one raises."""
 
@@ -162,7 +184,7 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         for target in chosen:
             bundle.require_replaceable(_destination(request, target))
             bundle.require_replaceable(_log_folder(request, target), TIMINGS)
-        optimized = _optimize(request, stage, progress, chosen)
+        optimized = _optimize(request, stage, progress, int8=_wants_int8(chosen))
         calibrated = _calibrate(request, optimized, chosen, stage, progress)
         results = tuple(
             _compile_for(request, optimized, calibrated, t, stage, progress) for t in chosen
@@ -189,10 +211,7 @@ def optimize(
     Raises:
         InfcError: E1xx, E3xx, E601, E701; nothing is written then.
     """
-    if output.is_dir():
-        raise fail(
-            "E110", f"`-o {output}` is a folder", help="name the file: `optimize` writes only one"
-        )
+    _require_file(output, "optimize")
     request = Request(
         model,
         ("cpu",),
@@ -205,16 +224,98 @@ def optimize(
     )
     with bundle.staging(output.parent) as stage:
         optimized = _optimize(request, stage, progress)
-        finished = stage / "finished"
-        finished.mkdir()
-        building.save_model(optimized.model, finished / output.name, external_data=external_data)
-        # The weights first: a model file that is there finds its data.
-        for file in sorted(finished.iterdir(), key=lambda p: p.name == output.name):
-            file.replace(output.parent / file.name)
+        _publish_file(optimized.model, output, stage, external_data)
     before, after = optimized.nodes
     return OptimizeResult(
         output, optimized.records, before, after, optimized.proof, optimized.source.notes
     )
+
+
+def _require_file(output: Path, verb: str) -> None:
+    if output.is_dir():
+        raise fail(
+            "E110", f"`-o {output}` is a folder", help=f"name the file: `{verb}` writes only one"
+        )
+
+
+def _publish_file(
+    model: ir.Model, output: Path, stage: Path, external_data: bool | None = None
+) -> None:
+    """Write `model` in `stage`, and move it, and the file of its weights, to `output`."""
+    finished = stage / "finished"
+    finished.mkdir()
+    building.save_model(model, finished / output.name, external_data=external_data)
+    # The weights first: a model file that is there finds its data.
+    for file in sorted(finished.iterdir(), key=lambda p: p.name == output.name):
+        file.replace(output.parent / file.name)
+
+
+def quantize(
+    model: Path,
+    output: Path,
+    scheme: str,
+    calibration: CalibrationOptions | None,
+    *,
+    keep_float: frozenset[str] = frozenset(),
+    inputs: Sequence[InputSpec] = (),
+    passes: PassOptions = PassOptions(),  # noqa: B008
+    verify: VerifyOptions = VerifyOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    external_data: bool | None = None,
+    progress: Progress = _silent,
+) -> QuantizeResult:
+    """Passes, calibration and Q/DQ only: write the INT8 graph to the file `output`, atomically.
+
+    `scheme` names a row of `targets.schemes.SCHEMES`; its back end need not be installed. The
+    nodes in `keep_float` stay in float32. `calibration` may be None for a model that came
+    quantised.
+
+    Raises:
+        InfcError: E110 for an unknown scheme or node, E1xx, E3xx, E401 to E414, E601, E602, E701;
+            nothing is written then.
+    """
+    _require_file(output, "quantize")
+    wanted = named(scheme)
+    request = Request(
+        model,
+        (wanted.name,),
+        output.parent,
+        None,
+        tuple(inputs),
+        passes=passes,
+        verify=verify,
+        limits=limits,
+        calibration=calibration,
+    )
+    with bundle.staging(output.parent) as stage:
+        optimized = _optimize(request, stage, progress, int8=True)
+        quantizing.require_nodes(optimized.model, keep_float)
+        calibrated = quantizing.calibrate(
+            optimized.model,
+            optimized.inputs,
+            calibration,
+            {wanted.name: wanted},
+            stage / "calibration",
+            limits,
+            lambda step: progress("", step),
+        )
+        progress("", "quantising")
+        result = quantizing.quantized(calibrated, wanted, keep_float)
+        proof: dict[str, Any] = {}
+        if optimized.reference is not None:
+            progress("", "verifying the quantised graph")
+            scratch = stage / "quantized"
+            scratch.mkdir()
+            building.save_model(result.model, scratch / "model.onnx")
+            errors = optimized.reference.require(
+                lambda sets: verification.check_quantized(sets, optimized.outputs, scratch, limits),
+                optimized.model,
+            )
+            proof = comparison.summary(errors)
+        _publish_file(result.model, output, stage, external_data)
+    warnings = optimized.reference.warnings() if optimized.reference else ()
+    notes = (*optimized.source.notes, *warnings, *calibrated.notes)
+    return QuantizeResult(output, quantizing.describe(calibrated, result), proof, notes)
 
 
 def verify(
@@ -304,7 +405,7 @@ def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Tar
 
 
 def _optimize(
-    request: Request, stage: Path, progress: Progress, chosen: Sequence[Target] = ()
+    request: Request, stage: Path, progress: Progress, *, int8: bool = False
 ) -> _Optimized:
     """Frontend and passes, and the proof that they changed nothing."""
     progress("", "reading the model")
@@ -316,7 +417,7 @@ def _optimize(
     reference, proof = None, {}
     if request.verify.enabled:
         options = request.verify
-        if request.calibration is not None and _wants_int8(chosen) and options.data is None:
+        if request.calibration is not None and int8 and options.data is None:
             progress("", "reading calibration samples")
             options = quantizing.proof_inputs(
                 request.calibration, source.inputs, options, stage / "samples", request.limits
@@ -357,9 +458,9 @@ def _calibrate(
     progress: Progress,
 ) -> Calibrated | None:
     """The ranges for all INT8 targets at once; None where there is no such target."""
-    wanting = [
-        t for t in chosen if t.precision is Precision.INT8 and not own_calibration.is_own(t)
-    ]
+    asking = [t for t in chosen if t.precision is Precision.INT8 and not own_calibration.is_own(t)]
+    found = {t.name: scheme_of(targets.back_end(t.back_end)) for t in asking}
+    wanting = {name: scheme for name, scheme in found.items() if scheme is not None}
     if not wanting:
         return None
     return quantizing.calibrate(

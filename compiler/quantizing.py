@@ -6,17 +6,15 @@ quantized   a clone of that with the Q/DQ that one back end's scheme wants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import building
-from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.diagnostics import Diagnostic, InfcError, did_you_mean, fail
 from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
-from infc.targets import Target, back_end
-from infc.targets.schemes import scheme_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,12 +69,14 @@ def calibrate(
     model: ir.Model,
     inputs: Sequence[TensorSpec],
     options: CalibrationOptions | None,
-    wanting: Sequence[Target],
+    wanting: Mapping[str, Scheme],
     scratch: Path,
     limits: WorkerLimits,
     progress: Callable[[str], None],
 ) -> Calibrated:
-    """Measure the ranges that the INT8 targets `wanting` need, in one pass over the samples.
+    """Measure the ranges that the INT8 schemes `wanting` need, in one pass over the samples.
+
+    `wanting` has the names of targets, or of schemes, for messages.
 
     Raises:
         InfcError: E414 without data, E401 to E407 for the data, E412 for NaN, E413 where the
@@ -90,8 +90,7 @@ def calibrate(
         return Calibrated(model, None, options, (), ())
     if options is None:
         raise _no_data(wanting)
-    found = (scheme_of(back_end(t.back_end)) for t in wanting)
-    schemes = {scheme.name: scheme for scheme in found if scheme is not None}.values()
+    schemes = {scheme.name: scheme for scheme in wanting.values()}.values()
     subject = model.clone()
     equalized = equalize(subject)
     wanted = dict.fromkeys(name for scheme in schemes for name in observed(subject, scheme))
@@ -110,8 +109,24 @@ def calibrate(
     return Calibrated(subject, measured.ranges, options, equalized, measured.diagnostics)
 
 
-def _no_data(wanting: Sequence[Target]) -> InfcError:
-    names = ", ".join(f"`{target.name}`" for target in wanting)
+def require_nodes(model: ir.Model, names: frozenset[str]) -> None:
+    """Refuse names that neither a node of the optimised graph has nor what one gives.
+
+    Raises:
+        InfcError: E110 with the nearest name there is.
+    """
+    known = {n.name for n in model.graph if n.name}
+    known |= {v.name for n in model.graph for v in n.outputs if v.name}
+    for name in sorted(names - known):
+        raise fail(
+            "E110",
+            f"`--keep-float {name}` names no node of the optimised graph",
+            help=f"{did_you_mean(name, sorted(known))}`infc inspect` lists the source model's",
+        )
+
+
+def _no_data(wanting: Iterable[str]) -> InfcError:
+    names = ", ".join(f"`{name}`" for name in wanting)
     return fail(
         "E414",
         f"{names} at int8 needs calibration data",

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from infc.doctor import Examination
-    from infc.driver import CompileResult, OptimizeResult, TargetResult, VerifyResult
+    from infc.driver import (
+        CompileResult,
+        OptimizeResult,
+        QuantizeResult,
+        TargetResult,
+        VerifyResult,
+    )
     from infc.passes import Phase
     from infc.targets import BackEnd, Target
     from infc.workers.locks import Lock
@@ -191,6 +197,28 @@ def optimized(result: OptimizeResult, *, brief: bool = False) -> Output:
     size = result.output.stat().st_size
     text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
     text = f"{text}\n{labelled([*rows, ('verified', verdict)])}"
+    return Output(document, str(result.output) if brief else text, diagnostics=result.notes)
+
+
+def quantized(result: QuantizeResult, *, brief: bool = False) -> Output:
+    """Of `quantize`."""
+    proof, done = result.verification, result.quantization
+    document = {
+        "output": str(result.output),
+        "quantization": done,
+        "verification": proof or None,
+    }
+    state = "came quantised, and was left as it is" if done["already"] else ""
+    kept = [(row["node"], row["reason"]) for row in done["kept"]]
+    rows = [
+        ("scheme", done["scheme"]),
+        ("int8", state or count(done["quantized"], "node")),
+        ("float32", columns(kept) if kept else "no node that could be quantised"),
+        ("verified", errors_table(proof["outputs"]) if proof else "skipped"),
+    ]
+    size = result.output.stat().st_size
+    text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
+    text = f"{text}\n{labelled(rows)}"
     return Output(document, str(result.output) if brief else text, diagnostics=result.notes)
 
 

@@ -106,6 +106,24 @@ def check_optimized(
     return errors
 
 
+def check_quantized(
+    sets: Sets, outputs: Sequence[TensorSpec], scratch: Path, limits: WorkerLimits
+) -> tuple[OutputError, ...]:
+    """Run the Q/DQ graph in `scratch/model.onnx` with nothing optimised: as ONNX defines it.
+
+    Raises:
+        InfcError: E602 where it is further from the source model than INT8 may be.
+    """
+    names = list(load_tensors(sets.feeds[0])), [s.name for s in outputs]
+    entry, what = scratch / "model.onnx", "the quantised graph"
+    module = module_of(UNOPTIMIZED.back_end)
+    answers = run_entry(module, entry, UNOPTIMIZED, sets.feeds, names, scratch, limits, what)
+    errors = compare_sets(sets, answers, THRESHOLDS[Precision.INT8])
+    remedy = "give more samples, another `--method`, or `--keep-float` what is sensitive"
+    require(errors, "E602", what, remedy)
+    return errors
+
+
 def check_artifact(
     sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits
 ) -> tuple[OutputError, ...]:

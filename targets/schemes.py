@@ -24,6 +24,7 @@ every run (0.042 ms against 0.027 ms), OpenVINO refuses them.
 
 from __future__ import annotations
 
+from infc.diagnostics import fail
 from infc.quantization import Scheme
 from infc.targets import BackEnd
 
@@ -121,6 +122,22 @@ TENSORRT = Scheme(
 """Read, not measured. INT8 is symmetric, activations per tensor, weights per output channel; bias
 and residual stay out of Q/DQ on the side that a convolution computes (NVIDIA TensorRT developer
 guide, "Working with quantized types": explicit quantisation, Q/DQ placement recommendations)."""
+
+
+SCHEMES = {scheme.name: scheme for scheme in (ONNXRUNTIME, OPENVINO, TENSORRT)}
+"""By name."""
+
+
+def named(name: str) -> Scheme:
+    """The scheme called `name`.
+
+    Raises:
+        InfcError: E110 where there is none.
+    """
+    if name not in SCHEMES:
+        listed = ", ".join(f"`{known}`" for known in SCHEMES)
+        raise fail("E110", f"there is no scheme `{name}`", help=f"there are {listed}")
+    return SCHEMES[name]
 
 
 def scheme_of(end: BackEnd) -> Scheme | None:

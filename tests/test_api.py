@@ -40,7 +40,7 @@ def test_names() -> None:
         infc.frobnicate  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["compile", "optimize", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("name", ["compile", "optimize", "quantize", "verify", "bench", "inspect"])
 def test_a_verb_is_a_function_whatever_was_imported_before(name: str) -> None:
     """A module of the same name would take its place."""
     program = (
@@ -83,7 +83,7 @@ PARAMETERS = {
 """Options of the command line to the parameters of the API that do the same."""
 
 
-@pytest.mark.parametrize("name", ["compile", "optimize", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("name", ["compile", "optimize", "quantize", "verify", "bench", "inspect"])
 def test_whatever_the_command_line_can_do(name: str) -> None:
     function: Callable[..., Any] = getattr(api, name)
     have = set(inspect.signature(function).parameters)
@@ -94,7 +94,7 @@ def test_whatever_the_command_line_can_do(name: str) -> None:
 
 
 def test_every_function_says_what_it_raises() -> None:
-    for name in ("compile", "optimize", "verify", "bench", "inspect"):
+    for name in ("compile", "optimize", "quantize", "verify", "bench", "inspect"):
         assert "Raises:\n    InfcError: " in (inspect.getdoc(getattr(api, name)) or "")
 
 

@@ -49,7 +49,7 @@ def test_every_verb_has_json_and_traceback() -> None:
     for name, command in cli.commands.items():
         flags = {opt for parameter in command.params for opt in parameter.opts}
         assert {"--json", "--traceback"} <= flags, name
-    names = "compile optimize inspect verify bench targets passes doctor toolchain"
+    names = "compile optimize quantize inspect verify bench targets passes doctor toolchain"
     assert list(cli.commands) == [*names.split(), "explain", "completion"]
     group = cli.commands["toolchain"]
     assert isinstance(group, click.Group)

@@ -25,6 +25,8 @@ from infc.loaders.compiling import cache_folder
 from infc.request import WorkerLimits
 
 if TYPE_CHECKING:
+    import onnx
+
     from infc.calibration.data import Samples
     from infc.calibration.ranges import Ranges
 
@@ -69,20 +71,26 @@ def calibrate(
         InfcError: E402 to E407 for the data, E411 for a tensor that is none of the model's, E412
             where one holds NaN, E413 where the model does not run on a sample, E50x.
     """
+    import onnx
+
+    from infc.calibration.observed import write_observed
     from infc.calibration.ranges import load
 
-    sha256, data = model_hash(model), samples.fingerprint
+    proto = onnx.load(model, load_external_data=False)
+    sha256, data = model_hash(model, proto), samples.fingerprint
     place = cache_folder() / "ranges" / _key(sha256, data, tensors) if data else None
     cached = _cached(place) if place else None
     if cached is not None:
         return cached
+    scratch.mkdir(parents=True, exist_ok=True)
+    observed = write_observed(model, proto, tensors, scratch)
+    del proto  # its weights
     output = scratch / "ranges.json"
     checkpoint = str(place.with_suffix(".partial")) if place else ""
     payload = {
-        "model": str(model.resolve()),
+        "observed": observed.to_json(),
         "sha256": sha256,
         "data": data or "",
-        "tensors": list(tensors),
         "samples": samples.to_json(),
         "output": str(output.resolve()),
         "checkpoint": checkpoint,
@@ -93,7 +101,10 @@ def calibrate(
         "infc.calibration.worker", "calibrate", payload, scratch, scratch / "log", what
     )
     told = (lambda r: progress(r["done"], r["total"])) if progress else None
-    answer = workers.call(job, limits, told)
+    try:
+        answer = workers.call(job, limits, told)
+    finally:
+        observed.path.unlink(missing_ok=True)
     ranges = load(output)
     found = tuple(Diagnostic.from_json(row) for row in answer["diagnostics"])
     if place:
@@ -102,14 +113,12 @@ def calibrate(
     return Calibration(ranges, (*found, *ranges.findings()), answer["resumed"])
 
 
-def model_hash(model: Path) -> str:
-    """SHA-256 of an ONNX file and of the files that hold its external data."""
-    import onnx
-
+def model_hash(model: Path, proto: onnx.ModelProto) -> str:
+    """SHA-256 of the ONNX file `model`, which says `proto`, and of its files of external data."""
     from infc.calibration.observed import external_files
 
     digest = hashlib.sha256(sha256_of(model).encode())
-    for file in external_files(onnx.load(model, load_external_data=False)):
+    for file in external_files(proto):
         digest.update(sha256_of(model.parent / file).encode())
     return digest.hexdigest()
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 
@@ -46,18 +46,34 @@ class Observed:
             return None
         return self.axes.get(name, 1 if rank >= 4 else -1)
 
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, for a worker."""
+        return {
+            "path": str(self.path.resolve()),
+            "outputs": list(self.outputs),
+            "inputs": list(self.inputs),
+            "axes": dict(self.axes),
+        }
 
-def write_observed(model: Path, tensors: Iterable[str], scratch: Path) -> Observed:
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Observed:
+        """The inverse of `to_json`."""
+        return cls(Path(data["path"]), tuple(data["outputs"]), tuple(data["inputs"]), data["axes"])
+
+
+def write_observed(
+    model: Path, proto: onnx.ModelProto, tensors: Iterable[str], scratch: Path
+) -> Observed:
     """Write the ONNX file `model` with `tensors` as outputs into the folder `scratch`.
 
-    A model with external data is written beside itself, for its paths to hold.
+    `proto` is what the file says, weights or not. A model with external data is written beside
+    itself, for its paths to hold.
 
     Raises:
         InfcError: E411 where the main graph has no such value.
     """
     import onnx
 
-    proto = onnx.load(model, load_external_data=False)
     names = tuple(dict.fromkeys(tensors))
     weights = {t.name for t in proto.graph.initializer}
     inputs = {v.name for v in proto.graph.input} - weights
@@ -73,11 +89,10 @@ def write_observed(model: Path, tensors: Iterable[str], scratch: Path) -> Observ
             extra.graph.output.add(name=name)
     folder = model.parent if external_files(proto) else scratch
     path = folder / f"{model.stem}.observed.onnx"
-    axes = _axes(proto.graph)
-    del proto
     shutil.copyfile(model, path)
     with path.open("ab") as stream:
         stream.write(extra.SerializeToString())
+    axes = _axes(proto.graph)
     return Observed(
         path,
         tuple(n for n in names if n in computed),

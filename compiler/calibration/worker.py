@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.diagnostics import fail
+from infc.diagnostics import InfcError, fail
 from infc.workers.protocol import report
 
 if TYPE_CHECKING:
@@ -49,23 +49,19 @@ def calibrate(payload: Mapping[str, Any]) -> dict[str, Any]:
     and what is remarkable about the data.
 
     Raises:
-        InfcError: E402 to E407 the data, E411 no such tensor, E412 a tensor holds NaN, E413 the
-            model does not run on a sample.
+        InfcError: E402 to E407 the data, E412 a tensor holds NaN, E413 the model does not run
+            on a sample.
     """
     # Before numpy is loaded: its BLAS would start a thread for each core beside the model's.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     from infc.calibration.data import reopen
-    from infc.calibration.observed import write_observed
+    from infc.calibration.observed import Observed
 
     samples = reopen(payload["samples"])
     kept = Kept(payload["checkpoint"], payload["checkpoint_s"])
     ranges = kept.load(payload["sha256"], payload["data"])
     start = ranges.samples
-    observed = write_observed(Path(payload["model"]), payload["tensors"], Path.cwd())
-    try:
-        run = open_model(observed)
-    finally:
-        observed.path.unlink(missing_ok=True)
+    run = open_model(Observed.from_json(payload["observed"]))
     progress = Reported(samples.count)
     for found in in_order(run, samples.start(start), start):
         ranges = grown(ranges, found)
@@ -127,7 +123,6 @@ def open_model(observed: Observed) -> Run:
     import onnxruntime
 
     from infc.calibration.observers import observe
-    from infc.targets.onnxruntime import message_of
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -143,7 +138,7 @@ def open_model(observed: Observed) -> Run:
             str(observed.path), options, ["CPUExecutionProvider"]
         )
     except Exception as error:
-        raise fail("E413", f"the float model does not load: {message_of(error)}") from error
+        raise _refused("the float model does not load", error) from error
     _release_memory()
     # A model may have no other outputs than those observed, but has to be asked for one.
     names = list(observed.outputs) or [session.get_outputs()[0].name]
@@ -153,14 +148,20 @@ def open_model(observed: Observed) -> Run:
         try:
             values = session.run_with_ort_values(names, feeds)
         except Exception as error:
-            message = f"the float model does not run on calibration sample {sample}"
-            raise fail("E413", f"{message}: {message_of(error)}") from error
+            what = f"the float model does not run on calibration sample {sample}"
+            raise _refused(what, error) from error
         arrays = {n: tensors[n] for n in observed.inputs}
         if observed.outputs:
             arrays.update({n: _array(v) for n, v in zip(names, values, strict=True)})
         return {n: observe(a, observed.axis(n, a.ndim), sample) for n, a in arrays.items()}
 
     return run
+
+
+def _refused(what: str, error: Exception) -> InfcError:
+    from infc.targets.onnxruntime import message_of
+
+    return fail("E413", f"{what}: {message_of(error)}")
 
 
 def _release_memory() -> None:
@@ -194,7 +195,6 @@ class Kept:
     def load(self, model: str, data: str) -> Ranges:
         """Those that are there, if they are of this model and data, else empty ones."""
         from infc.calibration.ranges import Ranges, load
-        from infc.diagnostics import InfcError
 
         if self.path and Path(self.path).exists():
             try:

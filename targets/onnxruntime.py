@@ -39,6 +39,7 @@ from infc.targets import (
     Worker,
     choice,
     onnxruntime_sdk,
+    schemes,
 )
 from infc.targets.arithmetic import Arithmetic
 from infc.targets.onnxruntime_flatbuffer import canonicalize
@@ -59,9 +60,10 @@ OPTIONS = {
     "graph-optimization": "off | basic | extended | all: what the runtime does to an .onnx when "
     "it loads (all), or what is done to an .ort before it is written (extended; all is refused)",
 }
-PRECISIONS = (Precision.FP32, Precision.FP16)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
 ARITHMETIC = {Precision.FP16: Arithmetic(converts=False, stores="float16")}
 MIN_OPSET = 7
+SCHEME = schemes.ONNXRUNTIME
 THREADS = (1,)
 
 LEVELS = {

@@ -40,6 +40,7 @@ from infc.targets import (
     Unsupported,
     Worker,
     openvino_sdk,
+    schemes,
 )
 from infc.targets.arithmetic import Arithmetic
 from infc.targets.openvino_slices import keep_sliced
@@ -55,12 +56,13 @@ EXTRA = "openvino"
 DISTRIBUTIONS = ("openvino",)
 MODULES = ("openvino",)
 OPTIONS: Mapping[str, str] = {}
-PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8)
 ARITHMETIC = {
     Precision.FP16: Arithmetic(converts=True, stores="float16"),
     Precision.BF16: Arithmetic(converts=False, stores="float16"),
 }
 MIN_OPSET = 7
+SCHEME = schemes.OPENVINO
 THREADS = (1,)
 
 NO_RULE = "OpenVINO has no conversion rule for it"

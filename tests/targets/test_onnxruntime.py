@@ -16,7 +16,15 @@ from infc import building, driver
 from infc.diagnostics import InfcError
 from infc.request import Request
 from infc.signature import TensorSpec
-from infc.targets import Artifact, BackEndError, BuildJob, RunJob, Target, onnxruntime
+from infc.targets import (
+    Artifact,
+    BackEndError,
+    BuildJob,
+    RunJob,
+    Target,
+    onnxruntime,
+    onnxruntime_sdk,
+)
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
 
 TARGET = Target("onnxruntime", "onnxruntime", "")
@@ -272,7 +280,7 @@ def test_absent_headers_are_a_missing_toolchain(
 ) -> None:
     monkeypatch.delenv("ONNXRUNTIME_ROOT", raising=False)
     monkeypatch.setenv("INFC_HOME", str(tmp_path))
-    monkeypatch.setattr(onnxruntime, "SYSTEM", (str(tmp_path / "include"),))
+    monkeypatch.setattr(onnxruntime_sdk, "SYSTEM", (str(tmp_path / "include"),))
     with pytest.raises(InfcError) as caught:
         onnxruntime.LOADER.sdk()
     (diagnostic,) = caught.value.diagnostics

@@ -16,7 +16,7 @@ from infc import driver, results
 from infc.diagnostics import InfcError
 from infc.request import InputSpec, Precision, Request
 from infc.signature import TensorSpec
-from infc.targets import BackEndError, BuildJob, RunJob, Target, look_up, openvino
+from infc.targets import BackEndError, BuildJob, RunJob, Target, look_up, openvino, openvino_sdk
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +222,7 @@ def test_an_absent_sdk_is_a_missing_toolchain(monkeypatch: pytest.MonkeyPatch) -
     for variable in ("OpenVINO_DIR", "INTEL_OPENVINO_DIR"):
         monkeypatch.delenv(variable, raising=False)
     real = importlib.util.find_spec
-    monkeypatch.setattr(openvino, "find_spec", lambda n: None if n == "openvino" else real(n))
+    monkeypatch.setattr(openvino_sdk, "find_spec", lambda n: None if n == "openvino" else real(n))
     with pytest.raises(InfcError) as caught:
         openvino.LOADER.sdk()
     (diagnostic,) = caught.value.diagnostics

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from command import infc, write_model
-from conftest import missing
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infc import model_key, sealing, workers
@@ -19,7 +18,6 @@ from infc.diagnostics import ExitCode, InfcError
 from infc.request import WorkerLimits
 from infc.targets import Target, Worker, choose
 from infc.targets import mindspore_lite_encryption as encryption
-from infc.workers import toolchains
 
 KEY = "303132333435363738394142434445ff"
 OTHER = "00112233445566778899aabbccddeeff"
@@ -49,9 +47,8 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def toolchain() -> None:
-    if toolchains.find("mindspore-lite") is None:
-        missing("the toolchain mindspore-lite (infc toolchain install mindspore-lite)")
+def toolchain(need_back_end: Callable[[str], None]) -> None:
+    need_back_end("mindspore-lite")
 
 
 @pytest.fixture
@@ -61,10 +58,10 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-def compile_encrypted(folder: Path, key_file: Path, *more: object) -> Path:
+def compile_encrypted(folder: Path, key_file: Path, *more: object, loader: str = "none") -> Path:
     model = write_model(folder / "small.onnx")
     done = infc(
-        *("compile", model, "-t", "mindspore-lite", "-o", folder / "build", "--loader", "none"),
+        *("compile", model, "-t", "mindspore-lite", "-o", folder / "build", "--loader", loader),
         *("--input", "image=1x3x8x8", "-X", "encrypt=aes-gcm", "-X", f"key-file={key_file}"),
         *more,
     )
@@ -212,6 +209,46 @@ def test_a_bundle_opens_with_the_key_and_refuses_without(
         assert (wrong.status, wrong.err[:12]) == (ExitCode.BUILD_FAILED, "error[E706]:")
         monkeypatch.setenv(model_key.VARIABLE, KEY)
         assert infc(*verb).status == ExitCode.DONE
+
+
+@pytest.mark.xdist_group("cpp")
+@pytest.mark.parametrize("through", ["cpp", "java"])
+def test_a_loader_opens_it_with_the_key_and_refuses_without(
+    through: str,
+    tmp_path: Path,
+    key_file: Path,
+    toolchain: None,
+    need_tool: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for tool in ("cmake", "c++", *(("javac",) if through == "java" else ())):
+        need_tool(tool)
+    bundle = compile_encrypted(tmp_path, key_file, loader=through)
+    project = [p for p in (bundle / "loader").rglob("*") if p.is_file()]
+    assert project and not any(key_file.name in p.read_text() for p in project)
+
+    def verify(**environment: object) -> tuple[int, str]:
+        for name in (model_key.VARIABLE, model_key.FILE_VARIABLE):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        done = infc("verify", bundle, "--through", through)
+        return done.status, done.err
+
+    assert verify(INFC_MODEL_KEY=KEY) == (ExitCode.DONE, "")
+    assert verify(INFC_MODEL_KEY_FILE=key_file) == (ExitCode.DONE, "")
+    (tmp_path / "torn.key").write_text(KEY[:-1])
+    for environment, reason in (
+        ({}, "is encrypted, and there is no key: set INFC_MODEL_KEY"),
+        ({"INFC_MODEL_KEY": OTHER}, "cannot be decrypted: the key is another one"),
+        ({"INFC_MODEL_KEY": KEY + "0"}, "INFC_MODEL_KEY does not hold a key"),
+        ({"INFC_MODEL_KEY_FILE": tmp_path / "torn.key"}, "torn.key` does not hold a key"),
+        ({"INFC_MODEL_KEY_FILE": tmp_path / "absent"}, "absent` cannot be read"),
+    ):
+        status, said = verify(**environment)
+        assert status == ExitCode.BUILD_FAILED
+        assert reason in said
+        assert KEY[:-1] not in said
 
 
 def test_the_key_leaves_no_trace(

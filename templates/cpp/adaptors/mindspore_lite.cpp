@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <sstream>
 #include <vector>
 
@@ -156,15 +157,169 @@ class File {
   std::size_t size_ = 0;
 };
 
-// The runtime is not hardened against files of another kind.
-void check_kind(const File& file, const std::string& path) {
-  char head[8] = {};
-  std::memcpy(head, file.data(), std::min(file.size(), sizeof head));
-  // Bytes 4 to 8 of a flatbuffer are its identifier.
-  if (std::memcmp(head + 4, "MSL2", 4) == 0) return;
-  const bool encrypted = std::memcmp(head, "\xd8\x5e\x3a\x7f", 4) == 0;
-  throw Error("`" + path + (encrypted ? "` is encrypted, and this loader takes no key" : "` is no MindSpore Lite model"));
+// Clears what it holds when it goes.
+struct Key {
+  std::array<unsigned char, 16> bytes{};
+  Key() = default;
+  Key(const Key&) = delete;
+  Key& operator=(const Key&) = delete;
+  ~Key() {
+    volatile unsigned char* const all = bytes.data();
+    for (std::size_t i = 0; i < bytes.size(); ++i) all[i] = 0;
+  }
+};
+
+// 32 hexadecimal digits and white space around them; false for anything else.
+bool parse(const char* text, Key& key) {
+  const auto digit = [](char c) {
+    const auto u = static_cast<unsigned char>(c);
+    return std::isxdigit(u) == 0 ? -1 : std::isdigit(u) != 0 ? c - '0' : std::tolower(u) - 'a' + 10;
+  };
+  const auto skip = [&text] {
+    while (std::isspace(static_cast<unsigned char>(*text)) != 0) ++text;
+  };
+  skip();
+  for (unsigned char& byte : key.bytes) {
+    const int high = digit(*text), low = high < 0 ? -1 : digit(text[1]);
+    if (low < 0) return false;
+    byte = static_cast<unsigned char>(high << 4 | low);
+    text += 2;
+  }
+  skip();
+  return *text == '\0';
 }
+
+void read_key(const std::string& path, Key& key) {
+  constexpr const char* kForm = " does not hold a key: 32 hexadecimal digits";
+  if (const char* const text = std::getenv("INFC_MODEL_KEY")) {
+    if (!parse(text, key)) throw Error(std::string("INFC_MODEL_KEY") + kForm);
+    return;
+  }
+  const char* const file = std::getenv("INFC_MODEL_KEY_FILE");
+  if (file == nullptr || *file == '\0') {
+    throw Error("`" + path + "` is encrypted, and there is no key: set INFC_MODEL_KEY to its 32 " +
+                "hexadecimal digits, or INFC_MODEL_KEY_FILE to a file that holds them");
+  }
+  std::array<char, 128> text{};
+  std::FILE* const stream = std::fopen(file, "rb");
+  if (stream == nullptr) throw Error("the key file `" + std::string(file) + "` cannot be read");
+  std::setbuf(stream, nullptr);  // no copy of the key stays behind in a buffer
+  const std::size_t count = std::fread(text.data(), 1, text.size() - 1, stream);
+  std::fclose(stream);
+  const bool is_key = std::strlen(text.data()) == count && parse(text.data(), key);
+  volatile char* const all = text.data();
+  for (std::size_t i = 0; i < text.size(); ++i) all[i] = 0;
+  if (!is_key) throw Error("the key file `" + std::string(file) + "`" + kForm);
+}
+
+// AES-128-GCM of OpenSSL 1.1 or 3, by the names and numbers of its <openssl/evp.h>. Not linked: a
+// loader of plain artifacts does without it.
+class Gcm {
+ public:
+  Gcm() {
+    for (const char* const name : {"libcrypto.so.3", "libcrypto.so.1.1", "libcrypto.so"}) {
+      // Never closed: it may be the program's own too.
+      if (library_ == nullptr) library_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    }
+    if (library_ == nullptr) {
+      throw Error("an encrypted model needs OpenSSL's libcrypto.so.3, which cannot be loaded");
+    }
+    find("EVP_CIPHER_CTX_new", make_);
+    find("EVP_CIPHER_CTX_free", free_);
+    find("EVP_CIPHER_CTX_ctrl", control_);
+    find("EVP_aes_128_gcm", cipher_);
+    find("EVP_DecryptInit_ex", begin_);
+    find("EVP_DecryptUpdate", update_);
+    find("EVP_DecryptFinal_ex", end_);
+  }
+
+  // Decrypts `count` bytes; false where key, nonce, text and tag do not belong together.
+  bool decrypt(const Key& key, const unsigned char* nonce, const unsigned char* tag,
+               const unsigned char* from, int count, unsigned char* to) const {
+    constexpr int kSetTag = 0x11, kTagBytes = 16;  // EVP_CTRL_AEAD_SET_TAG
+    const std::unique_ptr<void, void (*)(void*)> context(make_(), free_);
+    int written = 0, rest = 0;
+    return context != nullptr &&
+           begin_(context.get(), cipher_(), nullptr, key.bytes.data(), nonce) == 1 &&
+           update_(context.get(), to, &written, from, count) == 1 &&
+           control_(context.get(), kSetTag, kTagBytes, const_cast<unsigned char*>(tag)) == 1 &&
+           end_(context.get(), to + written, &rest) == 1;
+  }
+
+ private:
+  template <class Function>
+  void find(const char* name, Function& function) const {
+    function = reinterpret_cast<Function>(dlsym(library_, name));
+    if (function == nullptr) throw Error(std::string("libcrypto has no ") + name);
+  }
+
+  void* library_ = nullptr;
+  void* (*make_)() = nullptr;
+  void (*free_)(void*) = nullptr;
+  int (*control_)(void*, int, int, void*) = nullptr;
+  const void* (*cipher_)() = nullptr;
+  int (*begin_)(void*, const void*, void*, const unsigned char*, const unsigned char*) = nullptr;
+  int (*update_)(void*, unsigned char*, int*, const unsigned char*, int) = nullptr;
+  int (*end_)(void*, unsigned char*, int*) = nullptr;
+};
+
+constexpr char kEncrypted[] = "\xd8\x5e\x3a\x7f";
+
+// What the blocks of an encrypted file hold:
+//   magic[4] tag[16] u32(n + 24) u32(16) iv[16] u32(n) cipher[n], the nonce being iv[:12]
+std::vector<unsigned char> decrypted(const File& file, const std::string& path) {
+  constexpr std::size_t kTag = 4, kIv = 28, kCount = 44, kHead = 48;
+  Key key;
+  read_key(path, key);
+  const Gcm gcm;
+  const auto* const data = static_cast<const unsigned char*>(file.data());
+  std::vector<unsigned char> plain(file.size());
+  std::size_t used = 0;
+  for (std::size_t at = 0; at < file.size();) {
+    const unsigned char* const block = data + at;
+    const std::size_t left = file.size() - at;
+    std::size_t count = 0;
+    bool good = left >= kHead && std::memcmp(block, kEncrypted, kTag) == 0;
+    for (std::size_t i = 0; good && i < 4; ++i) {
+      count |= static_cast<std::size_t>(block[kCount + i]) << 8 * i;
+    }
+    good = good && count <= left - kHead && count <= std::numeric_limits<int>::max();
+    good = good && gcm.decrypt(key, block + kIv, block + kTag, block + kHead,
+                               static_cast<int>(count), plain.data() + used);
+    if (!good) {
+      throw Error("`" + path + "` cannot be decrypted: the key is another one, or the file is " +
+                  "damaged");
+    }
+    used += count;
+    at += kHead + count;
+  }
+  plain.resize(used);
+  return plain;
+}
+
+// The artifact's bytes, whether the file holds them or what they were encrypted to.
+class Content {
+ public:
+  explicit Content(const std::string& path) : file_(std::make_unique<File>(path)) {
+    if (begins(0, kEncrypted)) {
+      plain_ = decrypted(*file_, path);
+      file_.reset();
+    }
+    // The runtime is not hardened against files of another kind. Bytes 4 to 8 of a flatbuffer are
+    // its identifier.
+    if (!begins(4, "MSL2")) throw Error("`" + path + "` is no MindSpore Lite model");
+  }
+  const void* data() const { return file_ != nullptr ? file_->data() : plain_.data(); }
+  std::size_t size() const { return file_ != nullptr ? file_->size() : plain_.size(); }
+
+ private:
+  bool begins(std::size_t at, const char* with) const {
+    return size() >= at + 4 && std::memcmp(static_cast<const char*>(data()) + at, with, 4) == 0;
+  }
+
+  std::unique_ptr<File> file_;
+  std::vector<unsigned char> plain_;
+};
 
 std::size_t place(const std::string& name, const infc_tensor* tensors, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
@@ -176,8 +331,7 @@ std::size_t place(const std::string& name, const infc_tensor* tensors, std::size
 class MindSporeSession final : public Session {
  public:
   MindSporeSession(const infc_bundle& bundle, const Settings& settings)
-      : bundle_(bundle), settings_(settings), file_(settings.entry) {
-    check_kind(file_, settings.entry);
+      : bundle_(bundle), settings_(settings), content_(settings.entry) {
     load();
     narrowed_.resize(inputs_.size());
     widened_.resize(outputs_.size());
@@ -216,7 +370,7 @@ class MindSporeSession final : public Session {
     places_.clear();
     model_ = std::make_unique<ms::Model>();
     resized_ = false;
-    check(model_->Build(file_.data(), file_.size(), ms::kMindIR_Lite,
+    check(model_->Build(content_.data(), content_.size(), ms::kMindIR_Lite,
                         context_of(bundle_, settings_)),
           "the model cannot be loaded on device `" + settings_.device + "`");
     inputs_ = model_->GetInputs();
@@ -292,7 +446,7 @@ class MindSporeSession final : public Session {
 
   const infc_bundle& bundle_;
   const Settings settings_;
-  const File file_;
+  const Content content_;
   std::unique_ptr<ms::Model> model_;
   bool resized_ = false;
   std::vector<ms::MSTensor> inputs_, outputs_;  // of the artifact; outputs in the loader's order

@@ -227,7 +227,7 @@ def _fitting(tensor: Any, feeds: Tensors) -> Any:
 
     if tensor.name not in feeds:
         raise BackEndError(f"the artifact wants an input `{tensor.name}`")
-    array = np.ascontiguousarray(feeds[tensor.name])
+    array = feeds[tensor.name]
     if tensor.dtype == mslite.DataType.INT32 and array.dtype == np.int64:
         low, high = INT32
         if array.size and not low <= array.min() <= array.max() <= high:

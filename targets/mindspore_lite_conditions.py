@@ -103,8 +103,8 @@ def convolution(node: ir.Node) -> str:
     kernel = static_dims(node.inputs[1])
     if kernel is None:
         return "the shape of its weights is not known"
-    if len(kernel) not in (3, 4):
-        return f"it is taken over one or two dimensions, not over {len(kernel) - 2}"
+    if len(kernel) != 4:
+        return f"it is taken over two dimensions, not over {len(kernel) - 2}"
     if rank(node.inputs[0]) != len(kernel):
         return "the rank of its input is not that of its weights"
     group = int(str(_attribute(node, "group", 1)))

@@ -109,6 +109,8 @@ def _reason(node: ir.Node) -> str:
         from infc.targets.mindspore_lite_lowering import rules
 
         return REWRITTEN if node.op_type in rules() else NO_KERNEL
+    if node.inputs and all(v is None or const_tensor(v) is not None for v in node.inputs):
+        return CONSTANT
     return _of_values(node) or _of_entry(node, takes)
 
 

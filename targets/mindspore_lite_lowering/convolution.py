@@ -8,6 +8,8 @@
 | ConvTranspose of groups that are not single channels | refused |
 | with a bias that is no constant | refused, or no result |
 | of three spatial dimensions | refused |
+| of one, between transposes | wrong |
+| several of different sizes with the same weight | wrong at more than one thread |
 
 Source: ONNX Conv-11, ConvTranspose-11: `auto_pad`, `output_shape`.
 """
@@ -15,6 +17,7 @@ Source: ONNX Conv-11, ConvTranspose-11: `auto_pad`, `output_shape`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -29,6 +32,7 @@ from infc.passes.rewriting import (
 )
 from infc.targets.mindspore_lite_lowering.formula import (
     Formula,
+    own_constants,
     required,
     set_attributes,
     set_default,
@@ -64,7 +68,7 @@ def _spelled(node: ir.Node) -> bool:
 
 def _paths(name: str) -> Rule:
     def rule(node: ir.Node, edit: Edit) -> bool:
-        changed = _spelled(node)
+        changed = own_constants(node, edit, 1, 2) | _spelled(node)
         x, weights = static_dims(given(node, 0)), static_dims(given(node, 1))
         if weights is None:
             return changed
@@ -72,6 +76,8 @@ def _paths(name: str) -> Rule:
         bias = given(node, 2)
         if bias is not None and const_tensor(bias) is None:
             return _bias_apart(node, edit, bias)
+        if len(weights) == 3 and "auto_pad" not in node.attributes:
+            return _in_two_dimensions(Formula(node, edit), weights)
         if name == "ConvTranspose" and x is not None:
             changed |= _by_groups(node, edit, x, weights)
         return changed
@@ -125,6 +131,24 @@ def _pads_for_shape(node: ir.Node, x: Sequence[int], wanted: Sequence[int] | Non
     return set_attributes(
         node, auto_pad=None, output_shape=None, pads=[*before, *after], output_padding=padding
     )
+
+
+def _in_two_dimensions(f: Formula, weights: Sequence[int]) -> bool:
+    """Over one dimension as over two, the first of size 1."""
+    node = f.node
+    wide: dict[str, Any] = {}
+    for name in ("kernel_shape", "strides", "dilations"):
+        wide[name] = [1, *attribute(node, name)]
+    pads = attribute(node, "pads")
+    wide["pads"] = [0, pads[0], 0, pads[1]]
+    if "output_padding" in node.attributes:
+        wide["output_padding"] = [0, *attribute(node, "output_padding")]
+    kernel = f.reshape(required(node, 1), (weights[0], weights[1], 1, weights[2]))
+    inputs = [f.unsqueeze(required(node, 0), (2,)), kernel, given(node, 2)]
+    if inputs[2] is None:
+        inputs.pop()
+    result = f.op(node.op_type, *inputs, **wide, group=attribute(node, "group", 1))
+    return f.finish(f.squeeze(result, (2,)))
 
 
 def _bias_apart(node: ir.Node, edit: Edit, bias: ir.Value) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.rewriting import Dim, Edit, dims, dtype_of, given
+from infc.passes.rewriting import Dim, Edit, const_tensor, dims, dtype_of, given
 
 Operand = ir.Value | float | int | None
 
@@ -183,6 +183,26 @@ def required(node: ir.Node, index: int) -> ir.Value:
     if value is None:
         raise ValueError(f"`{node.op_type}` has no input {index}")
     return value
+
+
+def own_constants(node: ir.Node, edit: Edit, *indices: int) -> bool:
+    """Give `node` constants of its own in the place of those that other nodes read as well.
+
+    The runtime packs a weight once for all kernels that read it, in the layout of one of them:
+    convolutions of several sizes that share a weight are wrong at more than one thread.
+    """
+    changed = False
+    for index in indices:
+        value = given(node, index)
+        tensor = const_tensor(value)
+        if value is None or tensor is None or len(value.uses()) < 2:
+            continue
+        copy = edit.constant(
+            ir.tensor(tensor.numpy(), dtype=tensor.dtype), f"{value.name}_own", node
+        )
+        node.replace_input_with(index, copy)
+        changed = True
+    return changed
 
 
 def set_attributes(node: ir.Node, **attributes: Any) -> bool:

@@ -13,14 +13,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from infc.passes.rewriting import Edit, attribute, const_tensor, given, rank, static_dims
-from infc.targets.mindspore_lite_lowering.formula import Formula, required
+from infc.targets.mindspore_lite_lowering.formula import Formula, own_constants, required
 
 
 def _matmul(node: ir.Node, edit: Edit) -> bool:
     a, b = required(node, 0), required(node, 1)
     ranks = rank(a), rank(b)
     if None in ranks or 1 not in ranks:
-        return False
+        return own_constants(node, edit, 0, 1)
     f = Formula(node, edit)
     row, column = ranks[0] == 1, ranks[1] == 1
     depth = max(r or 0 for r in ranks)
@@ -41,7 +41,7 @@ def _gemm(node: ir.Node, edit: Edit) -> bool:
         row = width is not None and static_dims(c) in ((width[-1],), (1, width[-1]))
         plain = alpha == beta == 1.0 and row and const_tensor(c) is not None
     if plain:
-        return False
+        return own_constants(node, edit, 0, 1, 2)
     for i, (value, flag) in enumerate(((a, "transA"), (b, "transB"))):
         if attribute(node, flag, 0):
             turned = f.transpose(value, (1, 0))

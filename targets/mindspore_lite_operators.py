@@ -61,6 +61,10 @@ REWRITTEN = "it is rewritten only where its shapes are known and its parameters 
 WITH_BODY = "MindSpore Lite's converter crashes on subgraphs"
 FOREIGN = "operators of this domain are not known to MindSpore Lite"
 CONSTANT = "an output is no more than a constant, or an input of this type"
+UNKNOWN_TYPE = "it is not computed in an unknown type"
+UNKNOWN_RANK = "the rank of its input is not known"
+UNKNOWN_SHAPES = "its shapes are not all known; give them with `--input`"
+OPEN = (UNKNOWN_TYPE, UNKNOWN_RANK, UNKNOWN_SHAPES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,20 @@ class Takes:
 
 
 def unsupported(model: ir.Model) -> list[Row]:
-    """Every node that MindSpore Lite cannot take, in graph order, bodies included."""
+    """Every node that MindSpore Lite cannot take, in graph order, bodies included.
+
+    A node that is refused only because another refused one leaves its input's type or shape open
+    is not listed.
+    """
     found = []
+    refused: set[ir.Value] = set()
     for node in _nodes(model):
         reason = _reason(node)
         if reason:
+            open_inputs = [v for v in node.inputs if v in refused and _is_open(v)]
+            refused.update(node.outputs)
+            if open_inputs and reason in OPEN:
+                continue
             name = node.name or next((v.name for v in node.outputs if v.name), "") or ""
             found.append((name, node.op_type, node.domain, reason))
     found += [
@@ -93,6 +106,10 @@ def unsupported(model: ir.Model) -> list[Row]:
         if value.producer() is None
     ]
     return found
+
+
+def _is_open(value: ir.Value | None) -> bool:
+    return value is not None and (value.dtype is None or value.shape is None)
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -145,11 +162,10 @@ def _of_entry(node: ir.Node, takes: Takes) -> str:
     dtype = dtype_of(first)
     names = [name for letter in takes.types for name in TYPES[letter]]
     if dtype is None or dtype.name not in names:
-        said = "an unknown type" if dtype is None else dtype.name.lower()
-        return f"it is not computed in {said}"
+        return UNKNOWN_TYPE if dtype is None else f"it is not computed in {dtype.name.lower()}"
     depth = rank(first)
     if depth is None:
-        return "the rank of its input is not known"
+        return UNKNOWN_RANK
     least, greatest = takes.rank
     if not least <= depth <= greatest:
         return f"its input is of rank {depth}; it is taken from {least} to {greatest}"
@@ -159,7 +175,7 @@ def _of_entry(node: ir.Node, takes: Takes) -> str:
             return f"`{value.name}` is computed; it has to be a constant"
     values = (v for v in (*node.inputs, *node.outputs) if v is not None and v.name)
     if takes.static and any(static_dims(v) is None for v in values):
-        return "its shapes are not all known; give them with `--input`"
+        return UNKNOWN_SHAPES
     return takes.also(node) if takes.also is not None else ""
 
 

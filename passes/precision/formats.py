@@ -73,15 +73,19 @@ def misfit(tensor: ir.TensorProtocol, form: Format) -> str:
     flat = elements(tensor).reshape(-1)
     signal = noise = 0.0
     for start in range(0, flat.size, BLOCK):
-        exact = flat[start : start + BLOCK].astype(np.float64)
+        exact = flat[start : start + BLOCK].astype(np.float32, copy=False)
         with np.errstate(over="ignore"):
-            rounded = exact.astype(np.float32).astype(form.dtype.numpy()).astype(np.float64)
-        finite = np.isfinite(exact)
-        if not np.isfinite(rounded[finite]).all():
-            return "overflows"
-        exact, rounded = exact[finite], rounded[finite]
-        signal += float(np.square(exact).sum())
-        noise += float(np.square(exact - rounded).sum())
+            rounded = exact.astype(form.dtype.numpy()).astype(np.float32)
+        whole = np.isfinite(rounded)
+        if not whole.all():
+            if np.isfinite(exact[~whole]).any():
+                return "overflows"
+            exact, rounded = exact[whole], rounded[whole]
+        # The squares of what float16 holds badly are less than float32 holds.
+        peak = np.float32(max(np.abs(exact).max(initial=0.0), np.finfo(np.float32).tiny))
+        scaled, error = exact / peak, (exact - rounded) / peak
+        signal += float(np.dot(scaled, scaled)) * float(peak) ** 2
+        noise += float(np.dot(error, error)) * float(peak) ** 2
     return "underflows" if form.narrow and noise > NOISE * signal else ""
 
 

@@ -138,7 +138,24 @@ def _permitted(
         name = value.name if value is not None else None
         if name is not None and name in unusable:
             return f"`{name}` {unusable[name]}"
+    if _gives_integers(unit, scheme) and any(_captured(v, scheme) for v in unit.outputs):
+        return "the body of an If, Loop or Scan reads what it gives"
     return unit
+
+
+def _captured(value: ir.Value, scheme: Scheme) -> bool:
+    """Whether a body reads `value`, or what shared operators make of it.
+
+    ONNX Runtime 1.31 aborts where a DequantizeLinear, moved on behind a Reshape, meets one.
+    """
+    node = value.producer()
+    home = node.graph if node is not None else value.graph
+    for use in value.uses():
+        if use.node.graph is not home:
+            return True
+        if is_op(use.node, *scheme.shared) and any(_captured(v, scheme) for v in use.node.outputs):
+            return True
+    return False
 
 
 def _gives_integers(unit: Unit, scheme: Scheme) -> bool:

@@ -46,7 +46,12 @@ NO_INPUT: Specs = ([], [TensorSpec("constant", "float64", ())])
 def render(
     folder: Path, name: str, specs: Specs, end: str = "onnxruntime", options: object = None
 ) -> Path:
-    entry = {"onnxruntime": "model.onnx", "openvino": "model.xml", "torchscript": "model.pt"}[end]
+    entry = {
+        "onnxruntime": "model.onnx",
+        "openvino": "model.xml",
+        "torchscript": "model.pt",
+        "mindspore-lite": "model.ms",
+    }[end]
     (folder / "model").mkdir(parents=True)
     (folder / "model" / entry).write_bytes(b"artifact")
     target = Target("any", end, "", options=options or {})  # type: ignore[arg-type]

@@ -97,8 +97,12 @@ def test_nothing_is_logged_where_all_is_well(
     assert "[INFO]" in called(library, digits.path, *steps)[1]
 
 
-def test_files_that_are_no_model(digits: Bundle, library: Path, tmp_path: Path) -> None:
+def test_files_that_are_no_model(
+    digits: Bundle, library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the check of their hash."""
+    monkeypatch.delenv("INFC_MODEL_KEY", raising=False)
+    monkeypatch.delenv("INFC_MODEL_KEY_FILE", raising=False)
     whole = digits.entry.read_bytes()
     files = {
         "three bytes": whole[:3],

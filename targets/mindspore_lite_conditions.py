@@ -62,8 +62,8 @@ def equal_shapes(node: ir.Node) -> str:
 
 _CASTS = {
     "FLOAT": ("INT32", "INT64", "BOOL", "UINT8"),
-    "INT32": ("FLOAT",),
-    "INT64": ("FLOAT",),
+    "INT32": ("FLOAT", "INT64"),
+    "INT64": ("FLOAT", "INT32"),
     "BOOL": ("FLOAT", "INT32", "INT64"),
     "UINT8": ("FLOAT",),
 }

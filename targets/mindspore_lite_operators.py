@@ -214,7 +214,7 @@ TAKES: dict[str, Takes] = {
     "GlobalMaxPool": Takes("f", rank=(4, 4)),
     "Greater": Takes("fi"),
     "Identity": Takes("fibu", also=lambda node: CONSTANT),
-    "LSTM": Takes("f", constant=(1, 2, 3), static=True, also=recurrent),
+    "LSTM": Takes("f", constant=(1, 2, 3), also=recurrent),
     "LeakyRelu": _UNARY,
     "Less": Takes("fi"),
     "LessOrEqual": Takes("fi"),

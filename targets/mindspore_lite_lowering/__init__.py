@@ -55,6 +55,7 @@ def lower(model: ir.Model) -> None:
     """Rewrite `model` in place."""
     from infc.passes.rewriting import rewrite
     from infc.targets.function_bodies import expand_functions
+    from infc.targets.mindspore_lite_lowering.recurrent import FINAL
     from infc.targets.mindspore_lite_operators import TAKES
 
     table = rules()
@@ -67,6 +68,7 @@ def lower(model: ir.Model) -> None:
         modified |= bool(rewrite(model, table).modified)
         if not modified:
             break
+    rewrite(model, FINAL)
     _drop_unread_inputs(model)
 
 

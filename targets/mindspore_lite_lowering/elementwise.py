@@ -40,6 +40,8 @@ from infc.targets.mindspore_lite_lowering.formula import (
     required,
     set_attributes,
     set_default,
+    settle,
+    settled,
 )
 from infc.targets.mindspore_lite_lowering.trigonometry import sign
 
@@ -120,6 +122,13 @@ def _selu(node: ir.Node, edit: Edit) -> bool:
     return f.finish(f.mul(f.op("Elu", required(node, 0), alpha=alpha), gamma))
 
 
+def _celu(node: ir.Node, edit: Edit) -> bool:
+    f = Formula(node, edit)
+    alpha = attribute(node, "alpha", 1.0)
+    unit = f.op("Elu", f.div(required(node, 0), alpha), alpha=1.0)
+    return f.finish(f.mul(unit, alpha))
+
+
 def _softsign(node: ir.Node, edit: Edit) -> bool:
     f = Formula(node, edit)
     x = required(node, 0)
@@ -146,11 +155,11 @@ def _gelu(node: ir.Node, edit: Edit) -> bool:
 
 def _round(node: ir.Node, edit: Edit) -> bool:
     """To the even one of two neighbours at the same distance, where the runtime leaves zero."""
-    if (node.name or "").endswith("/Round"):
+    if settled(node):
         return False
     f = Formula(node, edit)
     x = required(node, 0)
-    away = f.op("Round", x)
+    away = settle(f.op("Round", x))
     tied = f.cast(f.equal(f.abs(f.sub(away, x)), 0.5), ir.DataType.FLOAT)
     size = f.abs(away)
     odd = f.sub(size, f.mul(f.floor(f.mul(size, 0.5)), 2.0))
@@ -169,12 +178,17 @@ def _prelu(node: ir.Node, edit: Edit) -> bool:
 
 
 def _cast(node: ir.Node, edit: Edit) -> bool:
-    """Through float32 where there is no way from one type to the other; int64 is int32 here."""
+    """Through float32 where there is no way from one type to the other."""
     x, to = required(node, 0), ir.DataType(attribute(node, "to", 1))
     source = dtype_of(x)
-    if source == to or {source, to} <= INTEGERS:
+    if source == to:
         return _identity(node, edit)
     f = Formula(node, edit)
+    if source in INTEGERS and to in INTEGERS:
+        # The converter takes it away: a graph of nothing else needs a node that stays.
+        if x.producer() is not None or not node.outputs[0].is_graph_output():
+            return False
+        return f.finish(f.cast(f.max(x, x), to))
     if source in INTEGERS and to == ir.DataType.BOOL:
         return f.finish(f.logical_not(f.equal(x, 0)))
     if source == ir.DataType.UINT8 and to in (*INTEGERS, ir.DataType.BOOL):
@@ -237,6 +251,7 @@ def _without_approximation(node: ir.Node, edit: Edit) -> bool:
 RULES: dict[str, Callable[[ir.Node, Edit], bool]] = {
     "Cast": _cast,
     "CastLike": _cast_like,
+    "Celu": _celu,
     "Clip": _clip,
     "Cos": _cos,
     "Dropout": _dropout,

@@ -185,6 +185,22 @@ def required(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
+_SETTLED = "infc.mindspore_lite.settled"
+
+
+def settled(node: ir.Node) -> bool:
+    """Whether `settle` has been called: what a rule made is not to be made again by it."""
+    return bool(node.meta.get(_SETTLED))
+
+
+def settle(value: ir.Value) -> ir.Value:
+    """Mark the node that gives `value` as one that a rule has had its way with."""
+    node = value.producer()
+    if node is not None:
+        node.meta[_SETTLED] = True
+    return value
+
+
 def own_constants(node: ir.Node, edit: Edit, *indices: int) -> bool:
     """Give `node` constants of its own in the place of those that other nodes read as well.
 

@@ -34,6 +34,8 @@ from infc.targets.mindspore_lite_lowering.formula import (
     Formula,
     required,
     set_attributes,
+    settle,
+    settled,
 )
 
 MAX_INDICES = 1 << 20
@@ -46,15 +48,9 @@ def _counted(f: Formula, indices: ir.Value, sizes: Array) -> ir.Value:
     if array is not None:
         wanted = np.where(array < 0, array + sizes, array).astype(np.int64)
         return indices if np.array_equal(array, wanted) else f.constant(wanted)
-    below = f.cast(f.op("Less", indices, _number(f, indices)), ir.DataType.INT32)
-    if dtype_of(indices) == ir.DataType.INT64:
-        below = f.cast(below, ir.DataType.INT64)
-    dtype = np.int32 if dtype_of(indices) == ir.DataType.INT32 else np.int64
-    return f.add(indices, f.mul(below, f.constant(np.asarray(sizes, dtype))))
-
-
-def _number(f: Formula, like: ir.Value) -> ir.Value:
-    return f.constant(np.zeros((), np.int32 if dtype_of(like) == ir.DataType.INT32 else np.int64))
+    dtype = dtype_of(indices) or ir.DataType.INT64
+    below = f.cast(f.op("Less", indices, f.constant(np.zeros((), dtype.numpy()))), dtype)
+    return f.add(indices, f.mul(below, f.constant(np.asarray(sizes, dtype.numpy()))))
 
 
 def _gather(node: ir.Node, edit: Edit) -> bool:
@@ -101,11 +97,10 @@ def _gather_nd(node: ir.Node, edit: Edit) -> bool:
 def _positive_nd(
     node: ir.Node, f: Formula, shape: Sequence[int], own: Sequence[int], index: int
 ) -> bool:
-    """Once: computed indices are marked by the constant that is added to them."""
-    indices = required(node, index)
-    source = indices.producer()
-    if source is not None and source.op_type == "Add" and (source.name or "").endswith("/Add"):
+    if settled(node):
         return False
+    settle(node.outputs[0])
+    indices = required(node, index)
     positive = _counted(f, indices, np.array(shape[: own[-1]]))
     if positive is indices:
         return False
@@ -147,7 +142,7 @@ def _gather_elements(node: ir.Node, edit: Edit) -> bool:
     if found is None:
         return False
     places, own = found
-    return f.finish(f.reshape(f.op("GatherND", required(node, 0), places), own))
+    return f.finish(f.reshape(settle(f.op("GatherND", required(node, 0), places)), own))
 
 
 def _scatter_elements(node: ir.Node, edit: Edit) -> bool:
@@ -158,7 +153,7 @@ def _scatter_elements(node: ir.Node, edit: Edit) -> bool:
     if found is None:
         return False
     updates = f.reshape(required(node, 2), (-1,))
-    return f.finish(f.op("ScatterND", required(node, 0), found[0], updates))
+    return f.finish(settle(f.op("ScatterND", required(node, 0), found[0], updates)))
 
 
 def _one_hot(node: ir.Node, edit: Edit) -> bool:
@@ -172,9 +167,11 @@ def _one_hot(node: ir.Node, edit: Edit) -> bool:
     f = Formula(node, edit)
     count = int(depth)
     wide = f.unsqueeze(indices, (axis,))
-    if dtype_of(indices) != ir.DataType.INT32:
-        wide = f.cast(wide, ir.DataType.INT32)
-    places = np.arange(count, dtype=np.int32)
+    whole = dtype_of(indices) or ir.DataType.INT64
+    if whole not in INTEGERS:
+        whole = ir.DataType.INT64
+        wide = f.cast(wide, whole)
+    places = np.arange(count, dtype=whole.numpy())
     shape = [-1 if i == axis else 1 for i in range(ranks + 1)]
     hits = f.logical_or(
         f.equal(wide, f.constant(places.reshape(shape))),

@@ -90,22 +90,34 @@ def _completed(node: ir.Node, edit: Edit, layer: _Layer) -> bool:
     missing = {3: np.zeros((count, 8 * layer.hidden), np.float32), 5: zeros, 6: zeros}
     changed = set_attributes(node, hidden_size=layer.hidden)
     absent = [i for i in missing if inputs[i] is None]
-    if absent or len(node.outputs) < 3 or any(not v.name for v in node.outputs):
-        for i in absent:
-            inputs[i] = f.constant(missing[i])
-        return _renewed(f, node, inputs, len(node.outputs) < 3 or bool(absent))
-    return changed
+    if not absent:
+        return changed
+    for i in absent:
+        inputs[i] = f.constant(missing[i])
+    _renewed(f, inputs, list(node.outputs))
+    return True
 
 
-def _renewed(f: Formula, node: ir.Node, inputs: Sequence[ir.Value | None], changed: bool) -> bool:
+def _named(node: ir.Node, edit: Edit) -> bool:
+    """Last of all, as passes take away outputs that nobody reads: three with names."""
+    if len(node.outputs) == 3 and all(v.name for v in node.outputs):
+        return False
+    _renewed(Formula(node, edit), [given(node, i) for i in range(7)], [])
+    return True
+
+
+def _renewed(f: Formula, inputs: Sequence[ir.Value | None], like: Sequence[ir.Value]) -> None:
     """The node again with `inputs` and three named outputs."""
-    outputs = [ir.Value(name=f.edit.fresh(f"{node.outputs[0].name}_lstm{i}")) for i in range(3)]
-    attributes = [a for name, a in node.attributes.items()]
-    new = ir.Node("", node.op_type, inputs, attributes, outputs=outputs, name=f"{node.name}/named")
+    node = f.node
+    stem = next(v.name for v in node.outputs if v.name)
+    outputs = [ir.Value(name=f.edit.fresh(f"{stem}_of_lstm_{i}")) for i in range(3)]
+    for value, old in zip(outputs, like, strict=False):
+        value.type, value.shape = old.type, old.shape
+    attributes = list(node.attributes.values())
+    new = ir.Node("", node.op_type, inputs, attributes, outputs=outputs, name=node.name)
     assert isinstance(node.graph, ir.Graph)
     node.graph.insert_before(node, new)
     _take_over(f, outputs)
-    return changed
 
 
 def _take_over(f: Formula, values: Sequence[ir.Value]) -> None:
@@ -280,4 +292,5 @@ class _Cell:
         return (f.add(f.mul(f.sub(1.0, z), candidate), f.mul(z, h)),)
 
 
+FINAL = {"LSTM": _named}
 RULES = {"GRU": _recurrent, "LSTM": _recurrent, "RNN": _recurrent}

@@ -38,24 +38,28 @@ class _Axis:
     end: float = 1.0
 
     def places(self, mode: str) -> Array:
-        """Where each output element lies, in coordinates of the input."""
-        x = np.arange(self.target, dtype=np.float64)
-        length = self.scale * self.size
+        """Where each output element lies, in coordinates of the input.
+
+        In float32, as ONNX Runtime has it: that decides what is rounded down.
+        """
+        x = np.arange(self.target, dtype=np.float32)
+        scale, size = np.float32(self.scale), np.float32(self.size)
+        last = np.float32(max(self.target - 1, 1))
         if mode == "align_corners":
-            return x * (self.size - 1) / (length - 1) if length > 1 else np.zeros_like(x)
+            return x * (size - 1) / last
         if mode == "asymmetric":
-            return x / self.scale
+            return x / scale
         if mode == "tf_crop_and_resize":
-            span = (self.end - self.start) * (self.size - 1)
             if self.target == 1:
-                return 0.5 * (self.start + self.end) * (self.size - 1) + 0 * x
-            return self.start * (self.size - 1) + x * span / (length - 1)
+                return np.float32(0.5 * (self.start + self.end)) * (size - 1) + 0 * x
+            span = np.float32(self.end - self.start) * (size - 1)
+            return np.float32(self.start) * (size - 1) + x * span / last
         if mode == "pytorch_half_pixel" and self.target == 1:
             return np.zeros_like(x)
-        half = (x + 0.5) / self.scale - 0.5
+        half: Array = (x + np.float32(0.5)) / scale - np.float32(0.5)
         if mode == "half_pixel_symmetric":
-            adjustment = self.target / length
-            return self.size / 2 * (1 - adjustment) + half
+            adjustment = np.float32(self.target) / (scale * size)
+            return size / 2 * (1 - adjustment) + half
         return half
 
 

@@ -57,6 +57,7 @@ _REWRITES = (
     _rewrite("simplify-arithmetic", "identities of arithmetic and logic that save a node"),
     _rewrite("merge-clips", "Relu, Clip, Min and Max of each other made one"),
     _rewrite("merge-slices", "slices of slices made one, slices of all parts made a Split"),
+    _rewrite("write-padding", "auto_pad of Conv and the pools made pads"),
     _rewrite("fold-pad", "Pad into Conv, MaxPool and AveragePool"),
     _rewrite("simplify-reshape", "chains of Reshape, Flatten, Squeeze, Unsqueeze made one or none"),
     _rewrite("fuse-gemm", "rank-two MatMul with Add and Transpose made Gemm"),
@@ -132,6 +133,11 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "infer-shapes",
         "fold-shapes",
         "the elements of Shape are read off the shapes that inference finds",
+    ),
+    (
+        "write-padding",
+        "fold-pad",
+        "a Pad is added to the padding that is written down",
     ),
     (
         "fold-shapes",

@@ -59,6 +59,9 @@ def fields(
         "source": {"file": source.path.name, "kind": source.kind, "sha256": source.sha256},
         "passes": [r.to_json(timings=False) for r in passes],
         "operators": histogram,
-        "toolchain": {d: version(d) for d in ("onnx", "onnx-ir")} | versions(end, target),
+        "toolchain": {
+            **{name: version(name) for name in ("onnx", "onnx-ir")},
+            **versions(end, target, artifact.notes),
+        },
         "verification": proof,
     }

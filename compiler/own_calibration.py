@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infc.diagnostics import Diagnostic, fail
 from infc.request import CalibrationOptions, Precision, WorkerLimits
-from infc.signature import TensorSpec, numpy_dtype
+from infc.signature import DTYPES, TensorSpec
 from infc.targets import Target, back_end
 from infc.targets.abilities import samples_of
 
@@ -66,4 +66,5 @@ def samples_for(
 
 
 def _bytes_of(spec: TensorSpec) -> int:
-    return math.prod(int(d) for d in spec.shape or ()) * numpy_dtype(spec.dtype).itemsize
+    size: int = math.prod(d for d in spec.shape or () if isinstance(d, int))
+    return size * DTYPES[spec.dtype]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from infc import sealing, workers
+from infc import loaders, native_runs, sealing, workers
 from infc.bundle import UNWRITABLE, Bundle, full_disk, unwritable
 from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
@@ -151,10 +151,14 @@ def run_artifact(
     """Run an artifact on every input set; return the folders of its answers, and the device."""
     what = f"`{target.back_end}` while running the artifact"
     types = {k: v.dtype.name for k, v in load_tensors(sets.reference[0]).items()}
-    module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
+    module, worker = module_of(target.back_end), _runner(target)
     if threads != 1:
         what += f" on {threads} threads"
     with sealing.opened(entry, target, scratch) as plain:
+        if worker.native:
+            return native_runs.run(
+                plain, target, sets.feeds, sets.reference, scratch, limits, threads
+            )
         payload = {
             **_run_payload(plain, target, list(load_tensors(sets.feeds[0])), list(types)),
             "output_types": types,
@@ -224,8 +228,10 @@ def bench_in_worker(
     target = Target.from_json(bundle.manifest["target"])
     types = {s.name: s.dtype for s in bundle.outputs}
     what = f"`{target.back_end}` while timing the artifact"
-    module, worker = module_of(target.back_end), back_end(target.back_end).worker(target)
+    module, worker = module_of(target.back_end), _runner(target)
     with sealing.opened(bundle.entry, target, scratch) as plain:
+        if worker.native:
+            return _bench_natively(bundle, target, plain, feeds, timing, scratch, limits)
         payload = {
             **_run_payload(plain, target, [s.name for s in bundle.inputs], list(types)),
             "output_types": types,
@@ -236,6 +242,28 @@ def bench_in_worker(
         }
         job = workers.Call(module, "bench", payload, scratch, scratch / "log", what, worker)
         return workers.call(job, limits)
+
+
+def _bench_natively(
+    bundle: Bundle,
+    target: Target,
+    plain: Path,
+    feeds: Path,
+    timing: Timing,
+    scratch: Path,
+    limits: WorkerLimits,
+) -> dict[str, Any]:
+    own = native_runs.loader_bundle(
+        plain, target, bundle.inputs, bundle.outputs, scratch / "native"
+    )
+    figures = loaders.bench_through(own, "cpp", feeds, timing, scratch, limits)
+    return {**figures, "ran_on": native_runs.DEVICE}
+
+
+def _runner(target: Target) -> Worker:
+    """Where artifacts of `target` are run."""
+    worker = back_end(target.back_end).worker(target)
+    return worker.runner or worker
 
 
 def compare_sets(

@@ -81,10 +81,15 @@ class Worker:
     `toolchain` names an environment (`infc toolchain`), "" infc's own. `script` is a file that
     defines `ACTIONS` (`infc.workers.protocol`) for an interpreter that cannot run infc's own
     source; `build`, `run` and `bench` are then its, while `check` stays with the module.
+
+    `runner` is where artifacts are run, where that is not where they are built. `native` says that
+    there is no Python for it: they are run through their C++ loader, compiled.
     """
 
     toolchain: str = ""
     script: Path | None = None
+    runner: Worker | None = None
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 samples    it quantises by itself: how many calibration samples its converter wants, at most
 SEAL       its artifacts can be encrypted, and how
+release    its artifacts say which release of its SDK wrote them
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from infc.targets import BackEnd, Target
 
@@ -40,3 +42,9 @@ def samples_of(end: BackEnd) -> Callable[[Target], int] | None:
     """
     wanted: Callable[[Target], int] | None = getattr(end, "samples", None)
     return wanted
+
+
+def release_of(end: BackEnd, entry: Path) -> str | None:
+    """The version of the SDK that wrote the artifact `entry`, None where it does not say."""
+    release: Callable[[Path], str] | None = getattr(end, "release", None)
+    return release(entry) if release else None

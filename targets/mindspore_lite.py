@@ -34,6 +34,7 @@ from infc.targets import (
     Worker,
     choice,
 )
+from infc.targets import mindspore_lite_vendor as vendor
 from infc.targets.abilities import Seal
 
 if TYPE_CHECKING:
@@ -68,15 +69,30 @@ CANN_LIBRARY = "libgraph.so"
 
 
 def worker(target: Target) -> Worker:
-    """The toolchain of the wheel.
+    """The toolchain of the wheel; the vendor's converter is preferred where that is there.
+
+    What the latter makes is run by its archive's runtime, through the C++ loader, or by the wheel's
+    where the archive has none.
 
     Raises:
-        InfcError: E501 for Ascend without its libraries.
+        InfcError: E501 for Ascend without its libraries, and for a converter without a runtime.
     """
     if target.device == "ASCEND":
         require_cann()
     script = Path(__file__).with_name("mindspore_lite_worker.py")
-    return Worker(target.toolchain or TOOLCHAIN, script)
+    wheel = Worker(target.toolchain or TOOLCHAIN, script)
+    if target.toolchain or vendor.find() is None:
+        return wheel
+    if _archive() is not None:
+        return Worker(runner=Worker(native=True))
+    if _package() is None:
+        raise fail(
+            "E501",
+            f"`{vendor.find()}` has no runtime beside it to run what it makes",
+            help=f"set {vendor.HOME_VARIABLE} to the folder of the whole archive, or\n"
+            f"infc toolchain install {TOOLCHAIN}",
+        )
+    return Worker(runner=wheel)
 
 
 def require_cann() -> Path:
@@ -146,8 +162,17 @@ def samples(target: Target) -> int:
 
 
 def build(job: BuildJob) -> Artifact:
-    """Not here: `mindspore_lite_worker.build`, in the toolchain."""
-    raise NotImplementedError
+    """By the vendor's converter; the wheel's is `mindspore_lite_worker.build`, in the toolchain."""
+    from infc.targets import mindspore_lite_worker as wheel
+
+    payload = {
+        "target": job.target.to_json(),
+        "inputs": [spec.to_json() for spec in job.inputs],
+        "calibration": [str(folder) for folder in job.calibration],
+    }
+    notes = vendor.convert(job, wheel.quantization(payload))
+    notes = {"verified_on": wheel.device(payload), **notes, **wheel.quantized(payload)}
+    return Artifact(wheel.ARTIFACT, (wheel.ARTIFACT,), notes)
 
 
 def open(job: RunJob) -> Runner:
@@ -155,9 +180,14 @@ def open(job: RunJob) -> Runner:
     raise NotImplementedError
 
 
+def release(entry: Path) -> str:
+    """Which release's converter wrote the file `entry`."""
+    return vendor.release_of(entry.read_bytes())
+
+
 def device(target: Target) -> str:
-    """The CPU stands in for every device: the wheel has no other kernels."""
-    return "CPU"
+    """The CPU stands in for a phone's chips: the wheel has no other kernels."""
+    return "ASCEND" if target.device == "ASCEND" else "CPU"
 
 
 def _wants_seal(target: Target) -> bool:
@@ -187,8 +217,7 @@ def _package() -> Path | None:
 
 def _archive() -> Path | None:
     """The vendor's archive, where MSLITE_HOME names one that has a runtime to link with."""
-    named = os.environ.get("MSLITE_HOME")
-    archive = Path(named) if named else None
+    archive = vendor.archive()
     library = archive / "runtime" / "lib" / "libmindspore-lite.so" if archive else None
     return archive if library is not None and library.is_file() else None
 

@@ -72,6 +72,7 @@ def run_through(
     outputs: Sequence[Path],
     scratch: Path,
     limits: WorkerLimits,
+    threads: int = 1,
 ) -> None:
     """Compile the loader of the language `through` and run the artifact through it.
 
@@ -81,7 +82,7 @@ def run_through(
         InfcError: E110, E501, E502, E503, E702, E703, E705.
     """
     program = _language(through).build(bundle, scratch / f"loader-{through}", limits)
-    arguments = ["--threads", "1", *cpp.device_arguments(bundle)]
+    arguments = ["--threads", str(threads), *cpp.device_arguments(bundle)]
     for given, answer in zip(feeds, outputs, strict=True):
         _require_order(bundle, given)
         arguments += ["--inputs", str(given), "--outputs", str(answer)]

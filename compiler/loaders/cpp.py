@@ -63,7 +63,7 @@ def _facts(target: Target, artifact: Artifact, model: Path) -> dict[str, Any]:
         "entry": artifact.entry,
         "settings": sorted(target.options.items()),
         "distribution": distribution,
-        "runtime_version": versions(end, target)[distribution],
+        "runtime_version": versions(end, target, artifact.notes)[distribution],
         "device": target.device,
         "precision": str(target.precision),
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command import infc, write_model
+from conftest import ROOT
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infc import model_key, sealing, workers
@@ -342,3 +343,29 @@ small (float[1,3,8,8] image) => (float[1,4,8,8] scores)
   scores = Relu(mixed)
 }
 """
+
+
+@pytest.mark.xdist_group("cpp")
+@pytest.mark.parametrize("encrypt", ["off", "aes-gcm"])
+def test_a_loader_finds_the_fp16_weights_of_matmul(
+    encrypt: str,
+    tmp_path: Path,
+    toolchain: None,
+    need_tool: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runtime widens them, and lost them unless it had read the file by itself."""
+    for tool in ("cmake", "c++"):
+        need_tool(tool)
+    monkeypatch.setenv(model_key.VARIABLE, KEY)
+    digits = ROOT / "examples" / "digits" / "digits.onnx"
+    done = infc(
+        *("compile", digits, "-t", "mindspore-lite", "-o", tmp_path / "o", "--loader", "cpp"),
+        *("--precision", "fp16", "--input", "image=1x1x8x8", "-X", f"encrypt={encrypt}"),
+    )
+    assert done.status == ExitCode.DONE, done.err
+    memory = Path("/dev/shm")
+    before = set(memory.iterdir())
+    done = infc("verify", tmp_path / "o" / "digits-mindspore-lite", "--through", "cpp")
+    assert done.status == ExitCode.DONE, done.err
+    assert not [path for path in set(memory.iterdir()) - before if path.name.startswith("infc-")]

@@ -309,6 +309,7 @@ class Content {
     // its identifier.
     if (!begins(4, "MSL2")) throw Error("`" + path + "` is no MindSpore Lite model");
   }
+  bool is_decrypted() const { return file_ == nullptr; }
   const void* data() const { return file_ != nullptr ? file_->data() : plain_.data(); }
   std::size_t size() const { return file_ != nullptr ? file_->size() : plain_.size(); }
 
@@ -319,6 +320,32 @@ class Content {
 
   std::unique_ptr<File> file_;
   std::vector<unsigned char> plain_;
+};
+
+// A file in memory, of a name, that nobody else may read; it goes as soon as it was read.
+class Shared {
+ public:
+  Shared(const void* data, std::size_t size) {
+    const int file = mkstemp(path_.data());  // 0600
+    if (file < 0) throw Error("an encrypted fp16 model needs /dev/shm, which cannot be written");
+    std::size_t done = 0;
+    while (done < size) {
+      const ssize_t count = write(file, static_cast<const char*>(data) + done, size - done);
+      if (count <= 0) break;
+      done += static_cast<std::size_t>(count);
+    }
+    close(file);
+    if (done == size) return;
+    unlink(path_.data());
+    throw Error("an encrypted fp16 model does not fit into /dev/shm");
+  }
+  Shared(const Shared&) = delete;
+  Shared& operator=(const Shared&) = delete;
+  ~Shared() { unlink(path_.data()); }
+  std::string path() const { return path_.data(); }
+
+ private:
+  std::array<char, 24> path_{"/dev/shm/infc-XXXXXX"};
 };
 
 std::size_t place(const std::string& name, const infc_tensor* tensors, std::size_t count) {
@@ -370,9 +397,7 @@ class MindSporeSession final : public Session {
     places_.clear();
     model_ = std::make_unique<ms::Model>();
     resized_ = false;
-    check(model_->Build(content_.data(), content_.size(), ms::kMindIR_Lite,
-                        context_of(bundle_, settings_)),
-          "the model cannot be loaded on device `" + settings_.device + "`");
+    check(build(), "the model cannot be loaded on device `" + settings_.device + "`");
     inputs_ = model_->GetInputs();
     for (const ms::MSTensor& tensor : inputs_) {
       places_.push_back(place(tensor.Name(), bundle_.inputs, bundle_.input_count));
@@ -385,6 +410,18 @@ class MindSporeSession final : public Session {
       if (outputs_[i] != nullptr) continue;
       throw Error("the artifact has no output " + quoted(bundle_.outputs[i].name));
     }
+  }
+
+  ms::Status build() {
+    const auto context = context_of(bundle_, settings_);
+    if (std::strcmp(bundle_.precision, "fp16") != 0) {
+      return model_->Build(content_.data(), content_.size(), ms::kMindIR_Lite, context);
+    }
+    // Weights in float16 are widened at once; MatMul looks for them where they were, and finds them
+    // only where the runtime has read the file by itself (2.0.0).
+    if (!content_.is_decrypted()) return model_->Build(settings_.entry, ms::kMindIR_Lite, context);
+    const Shared copy(content_.data(), content_.size());
+    return model_->Build(copy.path(), ms::kMindIR_Lite, context);
   }
 
   // Tells the model the shapes of a run, where they are not those of the last one.

@@ -6,12 +6,13 @@
 With SAME the output has ceil(size / stride) elements along an axis, and the padding is what that
 takes; the odd one goes to the end for SAME_UPPER and to the start for SAME_LOWER:
 
-    total = (ceil(size / stride) - 1) * stride + kernel - size
+    total = max(0, (ceil(size / stride) - 1) * stride + kernel - size)
 
 A stride of 1 takes the same padding whatever the size. Otherwise the size along every axis has to
 be known; the batch and the channels do not matter. Passes and back ends that read `pads` see it
 then. Left alone: a pool with `ceil_mode`, which SAME ignores and `pads` does not, and SAME with
-dilations or a negative total, which ONNX Runtime refuses: no run would prove the rewrite.
+dilations, or in a pool with a stride so large that elements are left over, both of which ONNX
+Runtime refuses: no run would prove the rewrite.
 
 Source: ONNX Conv-11, MaxPool-12, AveragePool-19, LpPool-18: `auto_pad`.
 """
@@ -54,7 +55,7 @@ def _write(node: ir.Node, edit: Edit) -> bool:
 
 
 def _kernel(node: ir.Node) -> Sequence[int] | None:
-    shape = attribute(node, "kernel_shape")
+    shape: Sequence[int] | None = attribute(node, "kernel_shape")
     if shape is None and node.op_type == "Conv":
         weights = static_dims(given(node, 1))
         shape = weights[2:] if weights else None
@@ -77,8 +78,9 @@ def _same(node: ir.Node, kernel: Sequence[int], *, lower: bool) -> list[int] | N
             total = (-(-size // stride) - 1) * stride + k - size
         else:
             return None
-        if total < 0:
+        if total < 0 and node.op_type != "Conv":
             return None
+        total = max(0, total)
         small = total // 2
         before.append(total - small if lower else small)
         after.append(small if lower else total - small)

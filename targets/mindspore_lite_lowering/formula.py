@@ -87,7 +87,12 @@ class Formula:
         return self.op("Cast", value, to=int(dtype))
 
     def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """`value` in another shape; 0 copies a dimension and -1 is what is left."""
+        """`value` in another shape; 0 copies a dimension and -1 is what is left.
+
+        To rank 0 by a sum over its one element: the empty list of dimensions is not taken.
+        """
+        if not shape:
+            return self.reduce("ReduceSum", value, None, keepdims=0)
         return self.op("Reshape", value, self.ints(shape))
 
     def transpose(self, value: ir.Value, perm: Sequence[int]) -> ir.Value:

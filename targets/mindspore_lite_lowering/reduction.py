@@ -3,7 +3,7 @@
 | operator | what MindSpore Lite 2.0.0 does with it |
 |---|---|
 | ReduceMax | starts from the least positive float: wrong where all are negative |
-| ReduceSumSquare | wrong |
+| ReduceSumSquare | squares its input in place: wrong at a second run on the same input |
 | ReduceL1, ReduceLogSum, ReduceLogSumExp, ArgMin, CumProd | no kernel |
 | any of them with `noop_with_empty_axes` | reduces all |
 | ArgMax without `keepdims` | drops the dimension |

@@ -53,6 +53,9 @@ def _reshape(node: ir.Node, edit: Edit) -> bool:
     shape, target = static_dims(node.outputs[0]), const_array(given(node, 1))
     if shape is None or 0 in shape:
         return False
+    if shape == ():
+        f = Formula(node, edit)
+        return f.dtype != ir.DataType.BOOL and f.finish(f.reshape(required(node, 0), ()))
     changed = set_attributes(node, allowzero=None)
     wanted = np.array(shape, np.int64)
     if target is not None and np.array_equal(target, wanted):
@@ -64,9 +67,9 @@ def _reshape(node: ir.Node, edit: Edit) -> bool:
 def _squeeze(node: ir.Node, edit: Edit) -> bool:
     """Squeeze and Unsqueeze by a Reshape, where the shapes are known."""
     shape = static_dims(node.outputs[0])
-    if shape is None or 0 in shape:
-        return False
     f = Formula(node, edit)
+    if shape is None or 0 in shape or (shape == () and f.dtype == ir.DataType.BOOL):
+        return False
     return f.finish(f.reshape(required(node, 0), shape))
 
 

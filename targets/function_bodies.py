@@ -44,7 +44,17 @@ def expand_functions(model: ir.Model, known: Operators) -> bool:
         model.opset_imports[DOMAIN] = 1
         InlinePass(lambda function: function.domain == DOMAIN)(model)
         model.opset_imports.pop(DOMAIN, None)
+        _drop_unread_constants(model)
     return modified
+
+
+def _drop_unread_constants(model: ir.Model) -> None:
+    """What stood for an output that is left out: it has no name, and no output once it is saved."""
+    for node in list(_all_nodes(model)):
+        value = node.outputs[0]
+        unread = not value.uses() and not value.is_graph_output()
+        if node.op_type == "Constant" and not node.domain and unread and node.graph is not None:
+            node.graph.remove(node, safe=True)
 
 
 def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:

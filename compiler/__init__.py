@@ -18,6 +18,7 @@ from infc.lazy_sympy import install as _install_lazy_sympy
 
 if TYPE_CHECKING:
     from infc.api import bench, compile, inspect, optimize, quantize, verify
+    from infc.budget import BudgetOptions
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
     from infc.preprocessing import Preprocess
     from infc.request import (
@@ -32,6 +33,7 @@ _install_lazy_sympy()
 
 __version__ = "0.1.0"
 __all__ = [
+    "BudgetOptions",
     "CalibrationOptions",
     "Diagnostic",
     "ExitCode",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "infc.api": ("bench", "compile", "inspect", "optimize", "quantize", "verify"),
+    "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
     "infc.preprocessing": ("Preprocess",),
     "infc.request": (

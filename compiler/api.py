@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infc import driver, inspection
+from infc.budget import BudgetOptions
 from infc.diagnostics import InfcError, fail
 from infc.driver import CompileResult, OptimizeResult, Progress, QuantizeResult, VerifyResult
 from infc.request import (
@@ -48,6 +49,7 @@ def compile(
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     loaders: Sequence[str] = LOADERS,
     calibration: CalibrationOptions | str | None = None,
+    budget: BudgetOptions | None = None,
     toolchains: Mapping[str, str] | None = None,
     check: bool = True,
     progress: Progress = _silent,
@@ -68,6 +70,7 @@ def compile(
         loaders: the languages to generate loaders in, `cpp` and `java`; empty for none.
         calibration: what activations are measured on: as after `--calibration`, or with the other
             options of calibration.
+        budget: what INT8 may cost in accuracy and time; as few layers as it takes stay in float.
         toolchains: back ends to the environments (`infc toolchain`) that their workers run in.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
@@ -92,6 +95,7 @@ def compile(
         if isinstance(calibration, str)
         else calibration,
         toolchains=dict(toolchains or {}),
+        budget=budget,
     )
     result = driver.compile(request, progress)
     failures = [row for row in result.results if row.bundle is None]
@@ -139,6 +143,7 @@ def quantize(
     calibration: CalibrationOptions | str | None = None,
     *,
     keep_float: Iterable[str] = (),
+    budget: BudgetOptions | None = None,
     inputs: Mapping[str, str] | None = None,
     passes: PassOptions = PassOptions(),  # noqa: B008
     verify: VerifyOptions | bool = True,
@@ -149,7 +154,8 @@ def quantize(
     """Write `model` as the INT8 ONNX file `output`, with Q/DQ as the back end `scheme` wants it.
 
     `calibration` is what activations are measured on, as for `compile`; only a model that came
-    quantised needs none. `keep_float` names nodes that stay in float32. The other arguments are
+    quantised needs none. `keep_float` names nodes that stay in float32; as few more do as `budget`
+    asks for. The other arguments are
     those of `optimize`.
 
     Raises:
@@ -163,6 +169,7 @@ def quantize(
         scheme,
         CalibrationOptions(calibration) if isinstance(calibration, str) else calibration,
         keep_float=frozenset(keep_float),
+        budget=budget,
         inputs=_specs(inputs),
         passes=passes,
         verify=_verify_options(verify),

@@ -30,10 +30,13 @@ from infc.diagnostics import (
     merged,
 )
 from infc.options import (
+    budget_of,
+    budget_options,
     calibration_of,
     calibration_options,
     common_options,
     inputs_of,
+    latency_option,
     limit_options,
     limits_of,
     pass_options,
@@ -132,6 +135,8 @@ def verb(function: Callable[..., Output]) -> click.Command:
 )
 @pass_options
 @calibration_options
+@budget_options
+@latency_option
 @verify_options
 @toolchain_option
 @limit_options
@@ -162,6 +167,7 @@ def compile(
         loaders=parse_loaders(loaders),
         toolchains=toolchains_of(rest),
         calibration=calibration_of(rest),
+        budget=budget_of(rest),
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -252,6 +258,7 @@ def optimize(
 )
 @pass_options
 @calibration_options
+@budget_options
 @verify_options
 @limit_options
 @progress_options
@@ -270,6 +277,7 @@ def quantize(
     with the source model on some of those samples.
     """
     inputs, limits, calibration = inputs_of(rest), limits_of(rest), calibration_of(rest)
+    budget = budget_of(rest)
     with progress_of(rest) as progress:
         from infc import driver, results
 
@@ -279,6 +287,7 @@ def quantize(
             scheme,
             calibration,
             keep_float=frozenset(keep_float),
+            budget=budget,
             inputs=inputs,
             passes=passes_of(rest),
             verify=verify_of(rest),

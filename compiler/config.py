@@ -34,6 +34,8 @@ CALIBRATION_KEYS = {
     "percentile": "percentile",
 }
 """Keys of the table `calibration`, and the options they stand for."""
+LOCATED = (CALIBRATION, "labelled", "metric")
+"""Options that may be paths, `file.py:function` among them, or something else."""
 
 
 def _read(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -162,7 +164,7 @@ def _located(value: Any, option: click.Option, folder: Path) -> Any:
     """Paths, which are relative to the file, as they are from here."""
     if isinstance(option.type, click.Path):
         return str(folder / value)
-    if option.name != CALIBRATION:
+    if option.name not in LOCATED:
         return value
     is_path = re.search(r"\.py:\w+$", value) or (folder / value).exists()
     return str(folder / value) if is_path and value != "random" else value

@@ -463,6 +463,34 @@ _TABLE = (
         "all of them, and every node that stays in float32 for another reason.",
     ),
     Code(
+        "E421",
+        "the budget of accuracy is missed",
+        ExitCode.VERIFICATION_FAILED,
+        "`--min-sqnr` and `--max-drop` say what INT8 may cost. The layers to keep in float were "
+        "searched for on the quantised graph, as ONNX defines it; then the artifact was run in its "
+        "own runtime on the same data, and misses the budget, because that runtime rounds "
+        "otherwise. No bundle was published: ask for a little more, so that the search leaves "
+        "room. As a warning it says that no layer at all can be quantised within the budget.",
+    ),
+    Code(
+        "E422",
+        "an INT8 artifact that is slower than it may be",
+        ExitCode.BUILD_FAILED,
+        "`--max-latency` limits the time of a run, or its ratio to the float artifact's on the "
+        "same target. Both artifacts were timed in turns, in their runtime, on one thread, and the "
+        "median is above the limit by more than the measurements differ. No bundle was published: "
+        "small layers, or many that stay in float, make INT8 the slower choice.",
+    ),
+    Code(
+        "E423",
+        "a metric that cannot be computed",
+        ExitCode.BUILD_FAILED,
+        "`--max-drop` takes a metric of labelled data: `top1`, or a function of the user's that "
+        "takes the outputs by name and the labels, and returns a number, higher is better. The "
+        "data has no labels, they do not go with the outputs, or the function raised an error or "
+        "returned something else; the message names the place.",
+    ),
+    Code(
         "E501",
         "a toolchain is missing",
         ExitCode.TOOLCHAIN_MISSING,

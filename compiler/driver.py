@@ -19,8 +19,10 @@ from infc import (
     bundle,
     comparison,
     frontends,
+    latency,
     loaders,
     manifest,
+    mixed_precision,
     own_calibration,
     pipeline,
     precision,
@@ -29,6 +31,7 @@ from infc import (
     targets,
     verification,
 )
+from infc.budget import BudgetOptions
 from infc.bundle import Bundle
 from infc.comparison import OutputError
 from infc.diagnostics import (
@@ -42,6 +45,8 @@ from infc.diagnostics import (
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import Source
 from infc.frontends.onnx import spec_of
+from infc.mixed_precision import Budget, Kept
+from infc.mixed_precision.layers import CANONICAL
 from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe, reference_sets
 from infc.request import (
@@ -179,6 +184,7 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
         InfcError: for what concerns all targets: the request, the model, a pass, the reference.
     """
     chosen = targets.choose(request.targets, request.precision, request.options, request.toolchains)
+    mixed_precision.require_applicable(request.budget, chosen)
     building.require_any_toolchain(chosen)
     with bundle.staging(request.output) as stage:
         for target in chosen:
@@ -186,8 +192,9 @@ def compile(request: Request, progress: Progress = _silent) -> CompileResult:
             bundle.require_replaceable(_log_folder(request, target), TIMINGS)
         optimized = _optimize(request, stage, progress, int8=_wants_int8(chosen))
         calibrated = _calibrate(request, optimized, chosen, stage, progress)
+        budget = _budget(request, optimized, calibrated, stage, progress)
         results = tuple(
-            _compile_for(request, optimized, calibrated, t, stage, progress) for t in chosen
+            _compile_for(request, optimized, calibrated, budget, t, stage, progress) for t in chosen
         )
     before, after = optimized.nodes
     warnings = optimized.reference.warnings() if optimized.reference else ()
@@ -257,6 +264,7 @@ def quantize(
     calibration: CalibrationOptions | None,
     *,
     keep_float: frozenset[str] = frozenset(),
+    budget: BudgetOptions | None = None,
     inputs: Sequence[InputSpec] = (),
     passes: PassOptions = PassOptions(),  # noqa: B008
     verify: VerifyOptions = VerifyOptions(),  # noqa: B008
@@ -267,7 +275,8 @@ def quantize(
     """Passes, calibration and Q/DQ only: write the INT8 graph to the file `output`, atomically.
 
     `scheme` names a row of `targets.schemes.SCHEMES`; its back end need not be installed. The
-    nodes in `keep_float` stay in float32. `calibration` may be None for a model that came
+    nodes in `keep_float` stay in float32, and as few more as `budget` asks for, which has no limit
+    of latency. `calibration` may be None for a model that came
     quantised.
 
     Raises:
@@ -286,6 +295,7 @@ def quantize(
         verify=verify,
         limits=limits,
         calibration=calibration,
+        budget=budget,
     )
     with bundle.staging(output.parent) as stage:
         optimized = _optimize(request, stage, progress, int8=True)
@@ -298,9 +308,21 @@ def quantize(
             stage / "calibration",
             limits,
             lambda step: progress("", step),
+            also=(CANONICAL,) if budget is not None else (),
         )
+        held = _budget(request, optimized, calibrated, stage, progress)
+        kept = Kept()
+        if held is not None:
+            kept = mixed_precision.search(
+                held,
+                wanted,
+                stage / "search",
+                limits,
+                lambda step: progress("", step),
+                keep_float,
+            )
         progress("", "quantising")
-        result = quantizing.quantized(calibrated, wanted, keep_float)
+        result = quantizing.quantized(calibrated, wanted, keep_float | kept.layers)
         proof: dict[str, Any] = {}
         if optimized.reference is not None:
             progress("", "verifying the quantised graph")
@@ -314,8 +336,11 @@ def quantize(
             proof = comparison.summary(errors)
         _publish_file(result.model, output, stage, external_data)
     warnings = optimized.reference.warnings() if optimized.reference else ()
-    notes = (*optimized.source.notes, *warnings, *calibrated.notes)
-    return QuantizeResult(output, quantizing.describe(calibrated, result), proof, notes)
+    notes = (*optimized.source.notes, *warnings, *calibrated.notes, *kept.warnings)
+    document = quantizing.describe(calibrated, result)
+    if kept.document:
+        document["budget"] = kept.document
+    return QuantizeResult(output, document, proof, notes)
 
 
 def verify(
@@ -471,6 +496,29 @@ def _calibrate(
         stage / "calibration",
         request.limits,
         lambda step: progress("", step),
+        also=(CANONICAL,) if request.budget is not None else (),
+    )
+
+
+def _budget(
+    request: Request,
+    optimized: _Optimized,
+    calibrated: Calibrated | None,
+    stage: Path,
+    progress: Progress,
+) -> Budget | None:
+    """What the INT8 targets are held to, beyond the threshold of all; None for nothing."""
+    if request.budget is None or not request.budget.of_accuracy:
+        return None
+    return mixed_precision.prepare(
+        request.budget,
+        optimized.model,
+        calibrated,
+        optimized.signature,
+        request.calibration,
+        stage / "budget",
+        request.limits,
+        lambda step: progress("", step),
     )
 
 
@@ -487,6 +535,7 @@ def _compile_for(
     request: Request,
     optimized: _Optimized,
     calibrated: Calibrated | None,
+    budget: Budget | None,
     target: Target,
     stage: Path,
     progress: Progress,
@@ -497,11 +546,11 @@ def _compile_for(
     destination, log = _destination(request, target), _log_folder(request, target)
     try:
         finished, document, warnings = _build_bundle(
-            request, optimized, calibrated, target, scratch, watch
+            request, optimized, calibrated, budget, target, scratch, watch
         )
         watch.start("publishing")
         watch.stop()
-        _keep_log(scratch, log, document, optimized, watch.seconds)
+        _keep_log(scratch, log, document, optimized, watch)
         bundle.publish(finished, destination)
     except Exception as failure:
         if isinstance(failure, OSError) and failure.errno in bundle.UNWRITABLE:
@@ -510,7 +559,7 @@ def _compile_for(
         error = failure if isinstance(failure, InfcError) else InfcError(internal_error(failure))
         kept = any(d.code[1] in "56" and d.code != "E501" for d in error.diagnostics)
         if kept:
-            _keep_log(scratch, log, None, optimized, watch.seconds)
+            _keep_log(scratch, log, None, optimized, watch)
         return TargetResult(
             target.name, None, log if kept else None, error.diagnostics, {}, watch.seconds
         )
@@ -524,6 +573,7 @@ def _build_bundle(
     request: Request,
     optimized: _Optimized,
     calibrated: Calibrated | None,
+    budget: Budget | None,
     target: Target,
     scratch: Path,
     watch: _Stopwatch,
@@ -534,8 +584,13 @@ def _build_bundle(
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
 
+    kept = Kept()
+    if budget is not None and target.precision is Precision.INT8:
+        watch.start("searching what stays in float")
+        kept = _kept(budget, end, scratch / "search", request.limits, watch.announce)
+
     watch.start("legalising")
-    quantized = _quantized(calibrated, end, target)
+    quantized = _quantized(calibrated, end, target, kept.layers)
     neutral = quantized.model if quantized else optimized.model.clone()
     lowered = precision.lower(building.raise_opset(neutral, end), target, optimized.measured)
     model = lowered.model
@@ -577,6 +632,8 @@ def _build_bundle(
             "artifact": comparison.summary(errors),
         }
         verification.record_sets(sets, finished)
+    entry = finished / "model" / artifact.entry
+    figures = _require_budget(request, optimized, budget, end, target, entry, scratch, watch)
 
     watch.start("writing the manifest")
     document = manifest.fields(
@@ -596,6 +653,11 @@ def _build_bundle(
     pictures: Sequence[Picture] = ()
     if calibrated is not None and quantized is not None:
         document["quantization"] = quantizing.describe(calibrated, quantized)
+        if budget is not None and kept.document:
+            document["quantization"]["budget"] = {**kept.document, "artifact": figures}
+        if budget is not None and budget.sensitivity is not None:
+            text = budget.sensitivity.dump()
+            (finished / mixed_precision.SENSITIVITY).write_text(text, encoding="utf-8")
         pictures = quantizing.pictures(calibrated, quantized)
         if calibrated.ranges is not None:
             text = calibrated.ranges.dump()
@@ -605,15 +667,81 @@ def _build_bundle(
         report.render({**document, "files": files}, None, pictures), encoding="utf-8"
     )
     document = bundle.write_manifest(finished, document, files)
-    return finished, document, (*lowered.warnings, *remarks)
+    return finished, document, (*kept.warnings, *lowered.warnings, *remarks)
 
 
-def _quantized(calibrated: Calibrated | None, end: BackEnd, target: Target) -> Quantized | None:
+def _kept(
+    budget: Budget,
+    end: BackEnd,
+    scratch: Path,
+    limits: WorkerLimits,
+    tell: Callable[[str], None],
+) -> Kept:
+    """What stays in float for the budget; nothing where the converter quantises by itself."""
+    scheme = scheme_of(end)
+    if scheme is None:
+        return Kept()
+    return mixed_precision.search(budget, scheme, scratch, limits, tell)
+
+
+def _require_budget(
+    request: Request,
+    optimized: _Optimized,
+    budget: Budget | None,
+    end: BackEnd,
+    target: Target,
+    entry: Path,
+    scratch: Path,
+    watch: _Stopwatch,
+) -> dict[str, Any]:
+    """Hold the artifact to what the user asked for; its accuracy, for the manifest."""
+    figures: dict[str, Any] = {}
+    if target.precision is not Precision.INT8:
+        return figures
+    if budget is not None:
+        watch.start("holding the artifact to the budget")
+        figures = mixed_precision.check(budget, target, entry, scratch / "held", request.limits)
+    if request.budget is not None and request.budget.of_latency:
+        watch.start("timing the artifact")
+        exact = None
+        if request.budget.max_ratio is not None:
+            exact = _float_subject(request, optimized, end, target, scratch / "exact")
+        watch.latency = latency.require(
+            request.budget,
+            latency.Subject(target, entry),
+            exact,
+            *optimized.signature,
+            scratch / "timed",
+            request.limits,
+        )
+    return figures
+
+
+def _float_subject(
+    request: Request, optimized: _Optimized, end: BackEnd, target: Target, scratch: Path
+) -> latency.Subject:
+    """The artifact of the same target at fp32, built in the new folder `scratch`."""
+    exact = replace(target, precision=Precision.FP32)
+    neutral = building.raise_opset(optimized.model.clone(), end)
+    model = precision.lower(neutral, exact, optimized.measured).model
+    end.legalize(model, exact)
+    scratch.mkdir(parents=True)
+    folder = scratch / "model"
+    artifact = building.build(
+        *(model, request.model.name, end, exact, optimized.signature, folder, scratch),
+        request.limits,
+    )
+    return latency.Subject(exact, folder / artifact.entry)
+
+
+def _quantized(
+    calibrated: Calibrated | None, end: BackEnd, target: Target, keep_float: frozenset[str]
+) -> Quantized | None:
     """The graph with Q/DQ; None where the target is float or its converter quantises by itself."""
     scheme = scheme_of(end)
     if calibrated is None or scheme is None or target.precision is not Precision.INT8:
         return None
-    return quantizing.quantized(calibrated, scheme)
+    return quantizing.quantized(calibrated, scheme, keep_float)
 
 
 def _run_bundle(
@@ -637,13 +765,15 @@ def _keep_log(
     log: Path,
     document: Mapping[str, Any] | None,
     optimized: _Optimized,
-    seconds: Mapping[str, float],
+    watch: _Stopwatch,
 ) -> None:
     """Publish what may differ from build to build: the worker's log, the times."""
-    timings = {
-        "steps": {k: round(v, 6) for k, v in seconds.items()},
+    timings: dict[str, Any] = {
+        "steps": {k: round(v, 6) for k, v in watch.seconds.items()},
         "passes": [r.to_json(timings=True) for r in optimized.records],
     }
+    if watch.latency:
+        timings["latency"] = watch.latency
     folder = scratch / "log-folder"
     folder.mkdir(parents=True)
     if (scratch / "log").exists():
@@ -659,12 +789,14 @@ class _Stopwatch:
 
     def __init__(self, announce: Callable[[str], None]) -> None:
         self.seconds: dict[str, float] = {}
-        self._announce = announce
+        self.latency: dict[str, Any] = {}
+        """Of the artifacts, where they were timed."""
+        self.announce = announce
         self._running: tuple[str, float] | None = None
 
     def start(self, step: str) -> None:
         self.stop()
-        self._announce(step)
+        self.announce(step)
         self._running = (step, time.perf_counter())
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
 """The options that several verbs share, and what becomes of their values.
 
 A verb takes them all as `**rest`; `inputs_of`, `passes_of`, `verify_of`, `calibration_of`,
-`limits_of` and `progress_of` make of it what the driver takes.
+`budget_of`, `limits_of` and `progress_of` make of it what the driver takes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from infc import completion
+from infc.budget import TOP1, BudgetOptions, parse_drop, parse_latency
 from infc.diagnostics import fail
 from infc.preprocessing import EXAMPLE, Preprocess
 from infc.request import (
@@ -159,6 +160,37 @@ calibration_options = _together(
         help="Of `--method percentile`.",
     ),
 )
+budget_options = _together(
+    click.option(
+        "--min-sqnr",
+        type=float,
+        metavar="DB",
+        help="Keep as few layers in float as this SQNR of the worst output takes.",
+    ),
+    click.option(
+        "--max-drop",
+        metavar="PERCENT",
+        help="The same for a drop of the metric on `--labelled`: 0.5%, 0.005.",
+    ),
+    click.option(
+        "--metric",
+        default=TOP1,
+        show_default=True,
+        metavar="top1|MODULE:FUNCTION",
+        help="Of `--max-drop`; also FILE.py:FUNCTION. It takes (outputs, labels).",
+    ),
+    click.option(
+        "--labelled",
+        metavar="DATA",
+        help="A .npz with an array `labels`, a .csv with `--preprocess label=COLUMN`, or "
+        "`module:function` that yields (inputs, label).",
+    ),
+)
+latency_option = click.option(
+    "--max-latency",
+    metavar="RATIOx|TIME",
+    help="Refuse an int8 artifact that is slower: `1.0x` the float one's time, `5ms`.",
+)
 limit_options = _together(
     click.option(
         "--timeout",
@@ -243,6 +275,25 @@ def calibration_of(rest: Mapping[str, Any]) -> CalibrationOptions | None:
         percentile=rest["percentile"],
         batch=rest["calibration_batch"],
     )
+
+
+def budget_of(rest: Mapping[str, Any]) -> BudgetOptions | None:
+    """The values of `budget_options` and `latency_option`; None where none is given.
+
+    Raises:
+        InfcError: E110.
+    """
+    drop, latency = rest["max_drop"], rest.get("max_latency")
+    ratio, time_ms = (None, None) if latency is None else parse_latency(latency)
+    budget = BudgetOptions(
+        rest["min_sqnr"],
+        None if drop is None else parse_drop(drop),
+        rest["metric"],
+        rest["labelled"],
+        ratio,
+        time_ms,
+    )
+    return None if budget == BudgetOptions() else budget
 
 
 def limits_of(rest: Mapping[str, Any]) -> WorkerLimits:

@@ -17,11 +17,14 @@ from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from infc.calibration.pictures import Picture
     from infc.calibration.ranges import Ranges
     from infc.quantization import QuantizationRecord, Range, Scheme
+
+    Array = np.ndarray[Any, Any]
 
 RANGES = "ranges.json"
 """Where a bundle keeps the ranges that it was quantised with."""
@@ -73,10 +76,12 @@ def calibrate(
     scratch: Path,
     limits: WorkerLimits,
     progress: Callable[[str], None],
+    also: Sequence[Scheme] = (),
 ) -> Calibrated:
     """Measure the ranges that the INT8 schemes `wanting` need, in one pass over the samples.
 
-    `wanting` has the names of targets, or of schemes, for messages.
+    `wanting` has the names of targets, or of schemes, for messages. What the schemes `also` need
+    is measured with it.
 
     Raises:
         InfcError: E414 without data, E401 to E407 for the data, E412 for NaN, E413 where the
@@ -90,7 +95,7 @@ def calibrate(
         return Calibrated(model, None, options, (), ())
     if options is None:
         raise _no_data(wanting)
-    schemes = {scheme.name: scheme for scheme in wanting.values()}.values()
+    schemes = {scheme.name: scheme for scheme in (*wanting.values(), *also)}.values()
     subject = model.clone()
     equalized = equalize(subject)
     wanted = dict.fromkeys(name for scheme in schemes for name in observed(subject, scheme))
@@ -149,19 +154,28 @@ def quantized(
     calibrated: Calibrated, scheme: Scheme, keep_float: frozenset[str] = frozenset()
 ) -> Quantized:
     """A clone of the calibrated graph with Q/DQ; the nodes in `keep_float` stay in float."""
-    from infc.passes.quantization import observed, quantize
+    from infc.passes.quantization import quantize
 
     model = calibrated.model.clone()
+    if calibrated.ranges is None:
+        return Quantized(model, quantize(model, {}, scheme), {})
+    spans, means = chosen(calibrated, scheme)
+    record = quantize(model, spans, scheme, keep_float=keep_float, means=means)
+    return Quantized(model, record, {k: v for k, v in spans.items() if k in record.tensors})
+
+
+def chosen(calibrated: Calibrated, scheme: Scheme) -> tuple[dict[str, Range], dict[str, Array]]:
+    """The ranges, and the means of channels, that `scheme` needs, by value; no range is missing."""
+    from infc.passes.quantization import observed
+
     ranges, options = calibrated.ranges, calibrated.options
     if ranges is None or options is None:
-        return Quantized(model, quantize(model, {}, scheme), {})
-    names = [name for name in observed(model, scheme) if name in ranges.tensors]
+        return {}, {}
+    names = [name for name in observed(calibrated.model, scheme) if name in ranges.tensors]
     spans = ranges.choose(
         names, options.method, options.percentile, scheme.activation, scheme.symmetric
     )
-    means = {n: m for n in names if (m := ranges.tensors[n].means) is not None}
-    record = quantize(model, spans, scheme, keep_float=keep_float, means=means)
-    return Quantized(model, record, {k: v for k, v in spans.items() if k in record.tensors})
+    return spans, {n: m for n in names if (m := ranges.tensors[n].means) is not None}
 
 
 def describe(calibrated: Calibrated, result: Quantized) -> dict[str, Any]:
@@ -174,8 +188,10 @@ def describe(calibrated: Calibrated, result: Quantized) -> dict[str, Any]:
         "kept": [{"node": n, "reason": why} for n, why in sorted(record.kept.items())],
     }
     if calibrated.ranges is not None and calibrated.options is not None:
+        method = calibrated.options.method
         out["calibration"] = {
-            "method": calibrated.options.method,
+            "method": method,
+            **({"percentile": calibrated.options.percentile} if method == "percentile" else {}),
             "samples": calibrated.ranges.samples,
             "data": calibrated.ranges.data,
         }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
     from infc.calibration.pictures import Picture
+    from infc.mixed_precision.curve import Curve
 
 MAX_OPERATORS = 24
 """Rows of the histogram; the rarer operators share the last one."""
@@ -77,6 +78,7 @@ def render(
         gutter=12 + 7.5 * max((len(bar.label) for bar in bars), default=0),
         width=BAR_WIDTH + 80,
         pictures=pictures,
+        curves=_curves(manifest),
         artifact=_files(manifest, artifact),
         others=_files(manifest, others),
         others_size=format_bytes(sum(manifest["files"][name]["bytes"] for name in others)),
@@ -98,6 +100,16 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     return environment.get_template("report.html.j2")
+
+
+def _curves(manifest: Mapping[str, Any]) -> list[Curve]:
+    """What a budget of accuracy was searched on."""
+    budget = manifest.get("quantization", {}).get("budget")
+    if budget is None:
+        return []
+    from infc.mixed_precision.curve import curves
+
+    return curves(budget)
 
 
 def _tiles(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from infc.budget import BudgetOptions
 from infc.diagnostics import fail
 from infc.preprocessing import Preprocess
 
@@ -215,6 +216,7 @@ class Request:
     loaders: tuple[str, ...] = LOADERS
     calibration: CalibrationOptions | None = None
     toolchains: Mapping[str, str] = field(default_factory=dict)
+    budget: BudgetOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.targets:

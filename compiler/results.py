@@ -107,6 +107,9 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         ("nodes", _nodes(result)),
         ("verified", _verdict(proof)),
     ]
+    budget = manifest.get("quantization", {}).get("budget")
+    if budget is not None:
+        lines.insert(2, ("float", _kept(budget)))
     notes = manifest["artifact"]["notes"]
     if passed and "verified_on" in notes:
         lines.append(("", _stand_in(target["device"], notes["verified_on"])))
@@ -132,6 +135,28 @@ def _stand_in(device: str, ran_on: str) -> str:
 
 def _nodes(result: CompileResult | OptimizeResult) -> str:
     return f"{result.nodes_before:,} -> {result.nodes_after:,}"
+
+
+def _kept(budget: Mapping[str, Any]) -> str:
+    """What a budget left in float, and what that was good for."""
+    kept, before, after = budget["keep"], budget["int8"], budget.get("artifact", budget["found"])
+    lines = [f"{len(kept)} of {count(len(budget['layers']), 'layer')}{_named(kept)}"]
+    if "sqnr_db" in after:
+        figures = f"SQNR {format_sqnr(before['sqnr_db'])} -> {format_sqnr(after['sqnr_db'])}"
+        lines.append(f"{figures}, at least {budget['min_sqnr_db']:g} dB")
+    if "metric" in after:
+        name, exact = budget["metric"].rpartition(":")[2], budget["float"]["metric"]
+        figures = f"{name} {before['metric']:.6g} -> {after['metric']:.6g}"
+        lines.append(f"{figures}, float {exact:.6g}, drop at most {budget['max_drop']:g}")
+    return "\n".join(lines)
+
+
+def _named(names: Sequence[str]) -> str:
+    """Up to five names after a colon; nothing for none."""
+    if not names:
+        return ""
+    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f": {', '.join(names[:5])}{rest}"
 
 
 def _verdict(proof: Mapping[str, Any]) -> str:
@@ -216,6 +241,8 @@ def quantized(result: QuantizeResult, *, brief: bool = False) -> Output:
         ("float32", columns(kept) if kept else "no node that could be quantised"),
         ("verified", errors_table(proof["outputs"]) if proof else "skipped"),
     ]
+    if "budget" in done:
+        rows.insert(1, ("float", _kept(done["budget"])))
     size = result.output.stat().st_size
     text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
     text = f"{text}\n{labelled(rows)}"

@@ -77,6 +77,11 @@ PARAMETERS = {
     "calibration_batch": {"calibration"},
     "method": {"calibration"},
     "percentile": {"calibration"},
+    "min_sqnr": {"budget"},
+    "max_drop": {"budget"},
+    "metric": {"budget"},
+    "labelled": {"budget"},
+    "max_latency": {"budget"},
     "quiet": {"progress"},
     "verbose": {"progress"},
 }

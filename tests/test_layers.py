@@ -13,6 +13,7 @@ from conftest import ROOT
 
 CORE = {
     "infc",
+    "infc.budget",
     "infc.request",
     "infc.diagnostics",
     "infc.places",

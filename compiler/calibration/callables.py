@@ -99,7 +99,7 @@ class Callable:
         return False
 
     def _samples(self) -> Iterator[Any]:
-        home = self._load()
+        home = load_module(self._reference, self._folder)
         found = getattr(home, self._reference.name, None)
         if found is None:
             raise fail(
@@ -118,25 +118,6 @@ class Callable:
             )
         return iter(samples)
 
-    def _load(self) -> Any:
-        """The module, with the place it is in on the path, as `python FILE` and `python -m` do."""
-        from importlib import import_module, util
-
-        path = self._folder / self._reference.module
-        beside = str(path.parent if self._reference.is_file else self._folder)
-        if beside not in sys.path:
-            sys.path.insert(0, beside)
-        if not self._reference.is_file:
-            return import_module(self._reference.module)
-        name = f"infc_calibration_{path.stem}"
-        spec = util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise fail("E407", f"`{self._reference.module}` is no Python source")
-        module = util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickle look modules up
-        spec.loader.exec_module(module)
-        return module
-
     @contextlib.contextmanager
     def _blamed(self) -> Iterator[None]:
         """Turn what the user's code raises into E407 with the line it came from."""
@@ -148,7 +129,7 @@ class Callable:
             raise fail(
                 "E407",
                 f"it raised {type(error).__name__}: {str(error)[:400]}",
-                where=f"{self._called}\n{_line_of(error)}".rstrip(),
+                where=f"{self._called}\n{line_of(error)}".rstrip(),
                 help=f"modules are looked for in `{self._folder}` and where Python is installed"
                 if isinstance(error, ModuleNotFoundError)
                 else "",
@@ -177,6 +158,30 @@ class Callable:
         return {name: _as_array(v, name, where) for name, v in named.items()}
 
 
+def load_module(reference: Reference, folder: Path) -> Any:
+    """The module, with the place it is in on the path, as `python FILE` and `python -m` do.
+
+    Raises:
+        InfcError: E407 for a file that is no Python source; besides, whatever its code raises.
+    """
+    from importlib import import_module, util
+
+    path = folder / reference.module
+    beside = str(path.parent if reference.is_file else folder)
+    if beside not in sys.path:
+        sys.path.insert(0, beside)
+    if not reference.is_file:
+        return import_module(reference.module)
+    name = f"infc_calibration_{path.stem}"
+    spec = util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise fail("E407", f"`{reference.module}` is no Python source")
+    module = util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look modules up
+    spec.loader.exec_module(module)
+    return module
+
+
 def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
     import numpy as np
 
@@ -194,7 +199,7 @@ def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
     return array
 
 
-def _line_of(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """`file.py:12 in samples`: the last of the user's own lines, "" where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}"

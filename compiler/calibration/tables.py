@@ -56,7 +56,8 @@ class Table:
         first = next(self._records(), None)
         if first is None:
             raise fail("E401", "the file is empty", where=where)
-        self._columns = _chosen(first[1], spec or Preprocess(), where)
+        self._label = _label(first[1], spec or Preprocess(), where)
+        self._columns = _chosen(first[1], spec or Preprocess(), self._label, where)
         self._header = not all(_is_number(first[1][i]) for i in self._columns)
         self._width = len(first[1])
         self.count = sum(1 for _ in self._records()) - self._header
@@ -106,6 +107,21 @@ class Table:
                     raise _no_number(where, column, fields[column])
             values = np.array([float(fields[c]) for c in self._columns], np.float64)
             yield where, {self._input.name: values.reshape(self._shape)}
+
+    def labels(self) -> list[str] | None:
+        """What the label column holds in each row; None where there is no such column.
+
+        Raises:
+            InfcError: E402 for a row that does not reach so far.
+        """
+        if self._label is None:
+            return None
+        found = []
+        for line, fields in self._records():
+            if len(fields) <= self._label:
+                raise damaged(f"{self._where}:{line}", f"there is no column {self._label}")
+            found.append(fields[self._label])
+        return found[int(self._header) :]
 
     def digest(self, digest: Any, indices: Iterable[int]) -> bool:
         """The whole file."""
@@ -157,7 +173,7 @@ def _no_number(where: str, column: int, field: str) -> InfcError:
     )
 
 
-def _chosen(first: list[str], spec: Preprocess, where: str) -> tuple[int, ...]:
+def _chosen(first: list[str], spec: Preprocess, label: int | None, where: str) -> tuple[int, ...]:
     """The numbers of the columns that are inputs."""
     low, high = spec.columns or (0, None)
     width = len(first)
@@ -165,17 +181,21 @@ def _chosen(first: list[str], spec: Preprocess, where: str) -> tuple[int, ...]:
         raise fail(
             "E405", f"`columns={low}:{high or ''}`: the first row has {width} columns", where=where
         )
-    label = None
-    if spec.label is not None:
-        if spec.label in first and not _is_number(spec.label):
-            label = first.index(spec.label)
-        elif spec.label.isdecimal() and int(spec.label) < width:
-            label = int(spec.label)
-        else:
-            raise fail(
-                "E405",
-                f"there is no column `{spec.label}`",
-                where=where,
-                help=f"{did_you_mean(spec.label, first)}columns are numbered from 0 to {width - 1}",
-            )
     return tuple(c for c in range(low, width if high is None else high) if c != label)
+
+
+def _label(first: list[str], spec: Preprocess, where: str) -> int | None:
+    """The number of the column that is no input."""
+    if spec.label is None:
+        return None
+    if spec.label in first and not _is_number(spec.label):
+        return first.index(spec.label)
+    width = len(first)
+    if spec.label.isdecimal() and int(spec.label) < width:
+        return int(spec.label)
+    raise fail(
+        "E405",
+        f"there is no column `{spec.label}`",
+        where=where,
+        help=f"{did_you_mean(spec.label, first)}columns are numbered from 0 to {width - 1}",
+    )

@@ -53,9 +53,10 @@ _TIDY = (
 
 def lower(model: ir.Model) -> None:
     """Rewrite `model` in place."""
+    from infc.passes.infer_shapes import InferShapes
     from infc.passes.rewriting import rewrite
     from infc.targets.function_bodies import expand_functions
-    from infc.targets.mindspore_lite_lowering.recurrent import FINAL
+    from infc.targets.mindspore_lite_lowering import layout, recurrent
     from infc.targets.mindspore_lite_operators import TAKES
 
     table = rules()
@@ -68,7 +69,10 @@ def lower(model: ir.Model) -> None:
         modified |= bool(rewrite(model, table).modified)
         if not modified:
             break
-    rewrite(model, FINAL)
+    # Last, as the passes above would make of them again what they were.
+    rewrite(model, recurrent.FINAL)
+    if rewrite(model, layout.FINAL).modified:
+        InferShapes()(model)
     _drop_unread_inputs(model)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from infc.calibration.ranges import load
 from infc.calibration.thresholds import METHODS, choose
+from infc.request import CalibrationOptions
 
-PERCENTILE = 99.99
+PERCENTILE = CalibrationOptions("data").percentile
 INTEGER, SYMMETRIC = "uint8", False
 """Ranges are shown for this grid; those of a symmetric one are as wide as the larger end."""
 

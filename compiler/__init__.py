@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from infc.lazy_sympy import install as _install_lazy_sympy
 
 if TYPE_CHECKING:
-    from infc.api import bench, compile, inspect, optimize, quantize, verify
+    from infc.api import bench, compile, debug_accuracy, inspect, optimize, quantize, verify
     from infc.budget import BudgetOptions
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
     from infc.preprocessing import Preprocess
@@ -46,6 +46,7 @@ __all__ = [
     "__version__",
     "bench",
     "compile",
+    "debug_accuracy",
     "inspect",
     "optimize",
     "quantize",
@@ -53,7 +54,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "infc.api": ("bench", "compile", "inspect", "optimize", "quantize", "verify"),
+    "infc.api": (
+        *("bench", "compile", "debug_accuracy", "inspect", "optimize", "quantize", "verify"),
+    ),
     "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
     "infc.preprocessing": ("Preprocess",),

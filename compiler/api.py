@@ -11,9 +11,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from infc import driver, inspection
+from infc import divergence, driver, inspection
 from infc.budget import BudgetOptions
 from infc.diagnostics import InfcError, fail
+from infc.divergence import AccuracyResult
 from infc.driver import CompileResult, OptimizeResult, Progress, QuantizeResult, VerifyResult
 from infc.request import (
     LOADERS,
@@ -212,6 +213,49 @@ def verify(
         through=through,
         source=None if source is None else Path(source),
         options=options,
+        limits=limits,
+        toolchains=toolchains,
+        progress=progress,
+    )
+
+
+def debug_accuracy(
+    bundle: AnyPath,
+    source: AnyPath,
+    *,
+    data: AnyPath | None = None,
+    confirm: int = 0,
+    min_sqnr_db: float | None = None,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
+    progress: Progress = _silent,
+) -> AccuracyResult:
+    """Compare every layer of `bundle` with its source model; the result's `first` diverges first.
+
+    Args:
+        bundle: the bundle's folder.
+        source: the model that it was compiled from.
+        data: an `.npz` with arrays named after the inputs; without it the inputs are those that
+            the bundle keeps.
+        confirm: so many layers around the divergence are measured again, each in an artifact of
+            its own, in which all others may be fused.
+        min_sqnr_db: what a layer diverges below, instead of the threshold of the precision.
+        limits: of time and memory for each worker process.
+        toolchains: the bundle's back end to the environment that its workers run in.
+        progress: called with ("", step) as each step begins.
+
+    Raises:
+        InfcError: E606 where `source` is another model, E601 where the passes are to blame, E702
+            for a damaged bundle, and what building and running may raise.
+    """
+    if confirm < 0:
+        raise fail("E110", f"{confirm} layers cannot be measured")
+    return divergence.debug_accuracy(
+        Path(bundle),
+        Path(source),
+        data=None if data is None else Path(data),
+        confirm=confirm,
+        min_sqnr_db=min_sqnr_db,
         limits=limits,
         toolchains=toolchains,
         progress=progress,

@@ -51,7 +51,14 @@ from infc.options import (
     verify_of,
     verify_options,
 )
-from infc.request import Precision, Request, parse_dims, parse_loaders, parse_options
+from infc.request import (
+    Precision,
+    Request,
+    parse_dims,
+    parse_layers,
+    parse_loaders,
+    parse_options,
+)
 from infc.toolchain_verbs import toolchain
 
 if TYPE_CHECKING:
@@ -87,7 +94,7 @@ def cli() -> None:
 
 def verb(function: Callable[..., Output]) -> click.Command:
     """Make `function` a verb, with the options that every verb has; `main` looks for them."""
-    command = click.command(function.__name__.rstrip("_"))(function)
+    command = click.command(function.__name__.rstrip("_").replace("_", "-"))(function)
     cli.add_command(common_options(command))
     return command
 
@@ -342,6 +349,71 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
             progress=progress,
         )
     return results.verified(result)
+
+
+@verb
+@path_argument("bundle", completion.bundles)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="MODEL",
+    shell_complete=completion.models,
+    help="The model that BUNDLE was compiled from.",
+)
+@click.option(
+    "--data",
+    "--verify-data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Inputs, arrays named after them.  [default: those that BUNDLE keeps]",
+)
+@click.option(
+    "--layers",
+    default="all",
+    show_default=True,
+    metavar="all|N",
+    help="`all` in one artifact, which may keep the back end from fusing them; with N, as many "
+    "around the divergence once more, each in an artifact of its own.",
+)
+@click.option(
+    "--min-sqnr",
+    type=float,
+    metavar="DB",
+    help="What a layer diverges below.  [default: the threshold of the precision]",
+)
+@toolchain_option
+@limit_options
+@progress_options
+@config_option
+def debug_accuracy(
+    bundle: Path,
+    source: Path,
+    data: Path | None,
+    layers: str,
+    min_sqnr: float | None,
+    **rest: Any,
+) -> Output:
+    """Name the first layer of BUNDLE that diverges from its source model.
+
+    The artifact is built again with every layer as an output, and compared with the float graph.
+    Exits with 3 where something diverges.
+    """
+    limits, toolchains = limits_of(rest), toolchains_of(rest)
+    with progress_of(rest) as progress:
+        from infc import divergence, results
+
+        result = divergence.debug_accuracy(
+            bundle,
+            source,
+            data=data,
+            confirm=parse_layers(layers),
+            min_sqnr_db=min_sqnr,
+            limits=limits,
+            toolchains=toolchains,
+            progress=progress,
+        )
+    return results.debugged(result, brief=rest["quiet"])
 
 
 @verb

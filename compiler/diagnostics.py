@@ -609,6 +609,24 @@ _TABLE = (
         "rounding does to it. Give real inputs with `--verify-data`.",
     ),
     Code(
+        "E606",
+        "the source model is not the one that the bundle was compiled from",
+        ExitCode.VERIFICATION_FAILED,
+        "The manifest of a bundle records the SHA-256 of its source model, with all of its "
+        "external data, and the model that was named has another. `infc debug-accuracy` compares "
+        "layer by layer, which says nothing about another model.",
+    ),
+    Code(
+        "E607",
+        "the artifact could not be built again as it was",
+        ExitCode.VERIFICATION_FAILED,
+        "`infc debug-accuracy` builds the artifact of a bundle again, and compares the files with "
+        "the bundle's before it looks at any layer. They differ: infc or the SDK is of another "
+        "version than when the bundle was compiled, the calibration samples that the SDK's own "
+        "converter took are not kept, or the artifact is encrypted. What is said of the layers is "
+        "true of the artifact that was built now.",
+    ),
+    Code(
         "E701",
         "the bundle cannot be written",
         ExitCode.BUILD_FAILED,

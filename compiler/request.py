@@ -299,6 +299,19 @@ def parse_dims(pairs: Sequence[str]) -> dict[str, int]:
     return dims
 
 
+def parse_layers(text: str) -> int:
+    """Parse `--layers`: how many layers are measured alone, 0 for `all`, which are not.
+
+    Raises:
+        InfcError: E110 where it is neither `all` nor a number above 0.
+    """
+    if text == "all":
+        return 0
+    if not re.fullmatch("[1-9][0-9]{0,5}", text):
+        raise fail("E110", f"`--layers {text}` is neither `all` nor a number above 0")
+    return int(text)
+
+
 def parse_loaders(names: Sequence[str]) -> tuple[str, ...]:
     """The languages after `--loader`, in a fixed order; all of them where there is none.
 

@@ -27,6 +27,8 @@ from infc.formatting import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from infc.divergence import AccuracyResult
+    from infc.divergence.verdict import Row
     from infc.doctor import Examination
     from infc.driver import (
         CompileResult,
@@ -266,6 +268,70 @@ def verified(result: VerifyResult) -> Output:
     if stand_in := _stand_in(result.device, result.ran_on):
         text += f", {stand_in}"
     return Output(document, f"{text}\n{textwrap.indent(errors_table(outputs), '  ')}")
+
+
+def debugged(result: AccuracyResult, *, brief: bool = False) -> Output:
+    """Of `debug-accuracy`; a `brief` text is the name of the first layer that diverges."""
+    first, steepest = result.first, result.steepest
+    outputs = [error.to_json() for error in result.outputs]
+    document = {
+        "bundle": str(result.bundle),
+        "target": result.target.to_json(),
+        "threshold_db": result.threshold_db,
+        "sets": result.sets,
+        "inputs": result.inputs,
+        "first": None if first is None else first.layer.name,
+        "steepest": None if steepest is None else steepest.layer.name,
+        "layers": [row.to_json() for row in result.rows],
+        "outputs": outputs,
+        "builds": result.builds,
+        "identical": result.identical,
+    }
+    sets = count(result.sets, "input set")
+    lines = [
+        ("held to", f"{result.threshold_db:g} dB, on {sets} ({result.inputs})"),
+        ("artifact", errors_table(outputs)),
+    ]
+    if steepest is not None:
+        name, drop = printable(steepest.layer.name), steepest.drop_db or 0.0
+        lines.append(("drop", f"the largest: {drop:.1f} dB at {name} ({steepest.layer.operators})"))
+    if first is None and result.exit_code is not ExitCode.DONE:
+        lines.append(("next", "only what is fused diverges: look again with `--layers 8`"))
+    text = f"{_accused(result)}\n{labelled(lines)}\n\n{_layers_table(result.rows)}"
+    if brief:
+        text = "" if first is None else printable(first.layer.name)
+    return Output(document, text, result.exit_code, result.notes)
+
+
+def _accused(result: AccuracyResult) -> str:
+    """The verdict in one line."""
+    first, path = result.first, result.bundle
+    if first is not None and first.error is not None:
+        sqnr = format_sqnr(first.error.to_json()["sqnr_db"])
+        name = click.style(printable(first.layer.name), bold=True, fg="red")
+        return f"{name} ({first.layer.operators}) is the first to diverge in {path}: SQNR {sqnr}"
+    if result.exit_code is ExitCode.DONE:
+        return f"{click.style('nothing diverges', bold=True, fg='green')} in {path}"
+    return f"{click.style('no single layer diverges', bold=True, fg='red')} in {path}"
+
+
+def _layers_table(rows: Sequence[Row]) -> str:
+    """A line for each layer, in order; what became of it on the right."""
+    cells: list[tuple[str, ...]] = [
+        ("LAYER", "OPERATOR", "SQNR", "DROP", "RELATIVE", "MAX ABS", "")
+    ]
+    for row in rows:
+        name, operators = printable(row.layer.name), printable(row.layer.operators)
+        if row.error is None:
+            cells.append((name, operators, "", "", "", "", printable(row.reason)))
+            continue
+        figures = row.error.to_json()
+        said = {"diverges": "<- diverges", "follows": "follows"}.get(str(row.state), "")
+        errors = (format_error(figures[k]) for k in ("relative_error", "max_abs_error"))
+        drop = f"{row.drop_db:.1f}" if row.drop_db else ""
+        said = f"{said}, alone".removeprefix(", ") if row.alone else said
+        cells.append((name, operators, format_sqnr(figures["sqnr_db"]), drop, *errors, said))
+    return columns(cells, right=(2, 3, 4, 5))
 
 
 def benched(figures: Mapping[str, Any]) -> Output:

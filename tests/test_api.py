@@ -32,6 +32,9 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+VERBS = ("compile", "optimize", "quantize", "verify", "debug_accuracy", "bench", "inspect")
+
+
 def test_names() -> None:
     assert sorted(infc.__all__) == dir(infc)
     for name in infc.__all__:
@@ -40,7 +43,7 @@ def test_names() -> None:
         infc.frobnicate  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["compile", "optimize", "quantize", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("name", VERBS)
 def test_a_verb_is_a_function_whatever_was_imported_before(name: str) -> None:
     """A module of the same name would take its place."""
     program = (
@@ -77,7 +80,8 @@ PARAMETERS = {
     "calibration_batch": {"calibration"},
     "method": {"calibration"},
     "percentile": {"calibration"},
-    "min_sqnr": {"budget"},
+    "min_sqnr": {"budget", "min_sqnr_db"},
+    "layers": {"confirm"},
     "max_drop": {"budget"},
     "metric": {"budget"},
     "labelled": {"budget"},
@@ -88,18 +92,18 @@ PARAMETERS = {
 """Options of the command line to the parameters of the API that do the same."""
 
 
-@pytest.mark.parametrize("name", ["compile", "optimize", "quantize", "verify", "bench", "inspect"])
+@pytest.mark.parametrize("name", VERBS)
 def test_whatever_the_command_line_can_do(name: str) -> None:
     function: Callable[..., Any] = getattr(api, name)
     have = set(inspect.signature(function).parameters)
-    for parameter in cli.commands[name].params:
+    for parameter in cli.commands[name.replace("_", "-")].params:
         option = str(parameter.name)
         if option not in ("json", "traceback", "config"):
             assert PARAMETERS.get(option, {option}) & have, option
 
 
 def test_every_function_says_what_it_raises() -> None:
-    for name in ("compile", "optimize", "quantize", "verify", "bench", "inspect"):
+    for name in VERBS:
         assert "Raises:\n    InfcError: " in (inspect.getdoc(getattr(api, name)) or "")
 
 

@@ -1,0 +1,188 @@
+"""A bundle's graphs, made once more: the float one, and the one that its artifact was built of.
+
+    source -> passes -> float graph (equalised for INT8) -> Q/DQ or 16 bits -> target's graph
+
+with what the manifest and the ranges file of the bundle say: the shapes, the passes left out, the
+ranges and their method, the layers kept in float. What the float values lie between, for the guard
+against overflow, is measured on the recorded inputs, and what the manifest names as too large is
+taken from there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc import building, frontends, pipeline, precision, quantizing
+from infc.bundle import Bundle
+from infc.diagnostics import fail
+from infc.frontends import Source
+from infc.passes import pass_names
+from infc.quantization import Range
+from infc.quantizing import Calibrated
+from infc.request import (
+    CalibrationOptions,
+    Dim,
+    InputSpec,
+    PassOptions,
+    Precision,
+    VerifyOptions,
+    WorkerLimits,
+)
+from infc.signature import TensorSpec
+from infc.targets import BackEnd, Target, back_end
+from infc.targets.abilities import samples_of
+from infc.targets.schemes import scheme_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_DEFAULT = CalibrationOptions("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """`exact`: the float graph. `model`: the target's, before its back end legalises it.
+
+    `rounded` says that Q/DQ was written into `model`; `samples` are the tensor folders that a
+    back end gets that quantises by itself.
+    """
+
+    exact: ir.Model
+    model: ir.Model
+    end: BackEnd
+    target: Target
+    signature: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
+    source_name: str
+    rounded: bool
+    samples: tuple[Path, ...]
+
+
+def load_source(path: Path, subject: Bundle) -> Source:
+    """The source model of `subject` with the shapes that it was compiled with.
+
+    Raises:
+        InfcError: E606 where `path` is another model, E1xx.
+    """
+    recorded = subject.manifest["source"]
+    source = frontends.load(path)
+    if source.sha256 != recorded["sha256"]:
+        raise fail(
+            "E606",
+            f"`{path}` is not the model that `{subject.path}` was compiled from",
+            notes=(
+                f"`{recorded['file']}` had SHA-256 {recorded['sha256']}\n"
+                f"`{path.name}` has {source.sha256}",
+            ),
+            help="name that model, or compile this one again",
+        )
+    return frontends.load(path, [_input(spec) for spec in subject.inputs if spec.shape is not None])
+
+
+def _input(spec: TensorSpec) -> InputSpec:
+    """What `--input` would have to say for `spec`."""
+    bounds = spec.bounds or {}
+
+    def dim(given: int | str | None) -> Dim:
+        if isinstance(given, int):
+            return Dim(low=given, typical=given, high=given)
+        if given is not None and given in bounds:
+            low, typical, high = bounds[given]
+            return Dim(low=low, typical=typical, high=high)
+        return Dim(name=given)
+
+    return InputSpec(spec.name, tuple(dim(d) for d in spec.shape or ()))
+
+
+def rebuild(
+    subject: Bundle,
+    target: Target,
+    source: Source,
+    measured_on: Sequence[Path],
+    scratch: Path,
+    limits: WorkerLimits,
+) -> Rebuilt:
+    """Make the graphs of `subject` again; `measured_on` are tensor folders of typical inputs.
+
+    Raises:
+        InfcError: E301, E411 for damaged ranges, E204, and what measuring may raise.
+    """
+    end = back_end(target.back_end)
+    ran = {row["name"] for row in subject.manifest["passes"]}
+    pipeline.run(source.model, PassOptions(disabled=frozenset(pass_names()) - ran))
+    exact, neutral = source.model, source.model.clone()
+    calibrated = _calibrated(subject, exact)
+    scheme = scheme_of(end)
+    if calibrated is not None and scheme is not None:
+        exact = calibrated.model
+        neutral = quantizing.quantized(calibrated, scheme, _kept(subject)).model
+    measured = _Recorded(
+        source.model,
+        source.inputs,
+        None,
+        VerifyOptions(calibration=tuple(measured_on)),
+        scratch / "measured",
+        limits,
+    )
+    measured.known = _overflowing(subject)
+    model = precision.lower(building.raise_opset(neutral, end), target, measured).model
+    wanted = samples_of(end)
+    own = wanted is not None and target.precision is Precision.INT8 and wanted(target) > 0
+    return Rebuilt(
+        exact,
+        model,
+        end,
+        target,
+        (subject.inputs, subject.outputs),
+        source.path.name,
+        calibrated is not None and calibrated.ranges is not None,
+        tuple(measured_on) if own else (),
+    )
+
+
+def _calibrated(subject: Bundle, model: ir.Model) -> Calibrated | None:
+    """What the bundle was quantised with; None where Q/DQ is not how it came about."""
+    from infc.calibration.ranges import load
+    from infc.passes.quantization import equalize
+
+    document = subject.manifest.get("quantization")
+    if document is None:
+        return None
+    row = document.get("calibration")
+    if row is None:  # it came quantised
+        return Calibrated(model, None, None, (), ())
+    percentile = row.get("percentile", _DEFAULT.percentile)
+    options = CalibrationOptions("-", method=row["method"], percentile=percentile)
+    equalized = model.clone()
+    pairs = equalize(equalized)
+    return Calibrated(equalized, load(subject.path / quantizing.RANGES), options, pairs, ())
+
+
+def _kept(subject: Bundle) -> frozenset[str]:
+    """The layers that stayed in float for a budget."""
+    budget: Mapping[str, Any] = subject.manifest["quantization"].get("budget") or {}
+    return frozenset(budget.get("keep", ()))
+
+
+class _Recorded(precision.Measured):
+    """What can be measured, but for the values that the manifest says something about."""
+
+    known: Mapping[str, Range]
+
+    def ranges(self) -> Mapping[str, Range]:
+        """As `Measured.ranges`."""
+        return {**super().ranges(), **self.known}
+
+
+def _overflowing(subject: Bundle) -> dict[str, Range]:
+    rows = subject.manifest.get("conversion", {}).get("overflow", ())
+    return {
+        row["value"]: Range(
+            -math.inf if row["low"] is None else row["low"],
+            math.inf if row["high"] is None else row["high"],
+        )
+        for row in rows
+    }

@@ -397,7 +397,8 @@ def debug_accuracy(
     """Name the first layer of BUNDLE that diverges from its source model.
 
     The artifact is built again with every layer as an output, and compared with the float graph.
-    Exits with 3 where something diverges.
+    A layer whose inputs are wrong already follows; one that all readers are right about is
+    harmless. Exits with 3 where something diverges.
     """
     limits, toolchains = limits_of(rest), toolchains_of(rest)
     with progress_of(rest) as progress:

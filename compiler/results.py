@@ -326,7 +326,7 @@ def _layers_table(rows: Sequence[Row]) -> str:
             cells.append((name, operators, "", "", "", "", printable(row.reason)))
             continue
         figures = row.error.to_json()
-        said = {"diverges": "<- diverges", "follows": "follows"}.get(str(row.state), "")
+        said = {"diverges": "<- diverges", "fine": ""}.get(str(row.state), str(row.state))
         errors = (format_error(figures[k]) for k in ("relative_error", "max_abs_error"))
         drop = f"{row.drop_db:.1f}" if row.drop_db else ""
         said = f"{said}, alone".removeprefix(", ") if row.alone else said

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -418,6 +419,18 @@ def test_what_was_not_compared_is_seen_through() -> None:
     assert [row.state for row in rows] == ["diverges", "unknown", "follows"]
     assert rows[1].reason == "refused"
     assert rows[2].drop_db == pytest.approx(1.0)
+
+
+def test_what_all_readers_are_right_about_is_harmless() -> None:
+    """As a mask is, of -1e9 or of -16376."""
+    rows = judged((layer("mask", "x"), -3.0), (layer("soft", "mask"), 60.0))
+    assert [row.state for row in rows] == ["harmless", "fine"]
+    assert first_of(rows) is None
+    assert steepest(rows) is None
+    given = replace(rows[0].layer, output=True)
+    assert judged((given, -3.0), (layer("soft", "mask"), 60.0))[0].state is State.DIVERGES
+    rows = judged((layer("a", "x"), 3.0), (layer("b", "a"), 60.0), (layer("c", "a"), 3.0))
+    assert [row.state for row in rows] == ["diverges", "fine", "follows"]
 
 
 def test_an_answer_that_is_not_finite_diverges() -> None:

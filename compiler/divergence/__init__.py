@@ -225,10 +225,15 @@ def _differs(path: Path) -> Diagnostic:
 
 def _near(rows: Sequence[Row], count: int) -> list[Layer]:
     """The `count` layers nearest to the first that diverges, of two as near the earlier one."""
-    compared = [row for row in rows if row.error is not None]
+    compared = _telling(rows)
     at = next(i for i, row in enumerate(compared) if row.state is State.DIVERGES)
     nearest = sorted(range(len(compared)), key=lambda i: (abs(i - at), i > at))
     return [compared[i].layer for i in sorted(nearest[:count])]
+
+
+def _telling(rows: Sequence[Row]) -> list[Row]:
+    """Those that were compared, but for what is given away wrongly and computed with rightly."""
+    return [row for row in rows if row.error is not None and row.state is not State.HARMLESS]
 
 
 def _bisect(
@@ -238,7 +243,7 @@ def _bisect(
 
     Its neighbour before is among them. From the layer on that is wrong all are taken to be.
     """
-    layers = [row.layer for row in rows if row.error is not None]
+    layers = [row.layer for row in _telling(rows)]
     found: dict[str, OutputError] = {}
     low, high = -1, len(layers)  # the layer `low` is right, `high` is wrong
     while high - low > 1 and len(found) < most:

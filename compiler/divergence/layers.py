@@ -38,6 +38,8 @@ class Layer:
     dtype: str
     shape: tuple[int | str | None, ...] | None
     reads: tuple[str, ...]
+    output: bool = False
+    """Whether `value` is an output of the graph."""
 
 
 def layers_of(model: ir.Model) -> tuple[Layer, ...]:
@@ -75,7 +77,8 @@ def _layer(name: str, operators: str, value: ir.Value, reads: tuple[str, ...]) -
     from infc.frontends.onnx import spec_of
 
     spec = spec_of(value)
-    return Layer(name, operators, spec.name, spec.dtype, spec.shape, reads)
+    output = value.is_graph_output()
+    return Layer(name, operators, spec.name, spec.dtype, spec.shape, reads, output)
 
 
 def _is_float(value: ir.Value) -> bool:

@@ -1,7 +1,9 @@
 """Who is to blame: from the SQNR of every layer to the first one that diverges.
 
 A layer diverges where its SQNR is below the threshold and that of none of the layers that it reads
-is: what those are wrong about already it only passes on, and follows.
+is: what those are wrong about already it only passes on, and follows. Where all that reads it is
+right it is harmless: a mask of -1e9 that became -16376, or a runtime that gives the value away
+wrongly (MindSpore Lite 2.0 does, of a Transpose of an input) but computes on with the right one.
 
     drop = min over what it reads of SQNR - its own SQNR
 
@@ -31,6 +33,7 @@ class State(StrEnum):
     FINE = "fine"
     DIVERGES = "diverges"
     FOLLOWS = "follows"
+    HARMLESS = "harmless"
     UNKNOWN = "unknown"
 
 
@@ -84,29 +87,41 @@ def judge(
     `errors` and `reasons`, why there is no error, go by the layers' values, of which `alone` were
     measured alone. `most_db` is what an SQNR counts for at most.
     """
-    behind: dict[str, frozenset[str]] = {}
+    read = _compared(layers, frozenset(errors))
+    wrong = {value for value, error in errors.items() if _db(error) < threshold_db}
+    readers = {value: [k for k, v in read.items() if value in v and k in errors] for value in wrong}
     rows = []
     for layer in layers:
-        # What was not compared is seen through, to what it reads itself.
-        read = frozenset(
-            name
-            for value in layer.reads
-            for name in ((value,) if value in errors else behind.get(value, ()))
-        )
-        behind[layer.value] = read
-        error = errors.get(layer.value)
-        reason = "" if error is not None else reasons.get(layer.value, "it is what it is")
+        value, error = layer.value, errors.get(layer.value)
         if error is None:
+            reason = reasons.get(value, "")
             rows.append(Row(layer, None, reason, alone=False, state=State.UNKNOWN, drop_db=None))
             continue
-        wrong = {name for name in read if _db(errors[name]) < threshold_db}
         state = State.FINE
-        if _db(error) < threshold_db:
-            state = State.FOLLOWS if wrong else State.DIVERGES
-        before = min((_db(errors[name]) for name in read), default=math.inf)
-        drop = min(before, most_db) - min(_db(error), most_db)
-        rows.append(Row(layer, error, "", layer.value in alone, state, max(drop, 0.0)))
+        if value in wrong:
+            state = State.FOLLOWS if read[value] & wrong else State.DIVERGES
+            # Of an artifact of its own nothing is known about the readers.
+            passed_on = layer.output or value in alone or wrong.intersection(readers[value])
+            if readers[value] and not passed_on:
+                state = State.HARMLESS
+        before = min((_db(errors[name]) for name in read[value]), default=math.inf)
+        # What a harmless layer is wrong about nobody loses.
+        drop = max(min(before, most_db) - min(_db(error), most_db), 0.0)
+        drop = 0.0 if state is State.HARMLESS else drop
+        rows.append(Row(layer, error, "", value in alone, state, drop))
     return tuple(rows)
+
+
+def _compared(layers: Sequence[Layer], compared: frozenset[str]) -> dict[str, frozenset[str]]:
+    """What each layer reads, by value; what was not `compared` is seen through."""
+    read: dict[str, frozenset[str]] = {}
+    for layer in layers:
+        read[layer.value] = frozenset(
+            name
+            for value in layer.reads
+            for name in ((value,) if value in compared else read.get(value, ()))
+        )
+    return read
 
 
 def _db(error: OutputError) -> float:

@@ -1,0 +1,263 @@
+"""One target of a command: its graph, its artifact, the proof of it, its bundle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc import (
+    building,
+    bundle,
+    comparison,
+    latency,
+    loaders,
+    logbook,
+    manifest,
+    mixed_precision,
+    own_calibration,
+    precision,
+    quantizing,
+    report,
+    targets,
+    verification,
+)
+from infc.diagnostics import Diagnostic, InfcError, internal_error
+from infc.front import Optimized
+from infc.logbook import Stopwatch
+from infc.mixed_precision import Budget, Kept
+from infc.outcomes import Progress, TargetResult
+from infc.quantizing import Calibrated, Quantized
+from infc.reference import describe
+from infc.request import Precision, Request, WorkerLimits
+from infc.targets import BackEnd, Target
+from infc.targets.schemes import scheme_of
+
+if TYPE_CHECKING:
+    from infc.calibration.pictures import Picture
+
+
+def bundle_folder(request: Request, target: Target) -> Path:
+    """Where the bundle of a target goes."""
+    return request.output / f"{request.name or request.model.stem}-{target.name}"
+
+
+def log_folder(request: Request, target: Target) -> Path:
+    """Where its log goes, beside the bundle."""
+    folder = bundle_folder(request, target)
+    return folder.with_name(f"{folder.name}.log")
+
+
+def compile_for(
+    request: Request,
+    optimized: Optimized,
+    calibrated: Calibrated | None,
+    budget: Budget | None,
+    target: Target,
+    stage: Path,
+    progress: Progress,
+) -> TargetResult:
+    """Everything for one target; its failures are in the result."""
+    watch = Stopwatch(lambda name: progress(target.name, name))
+    scratch = stage / target.name
+    destination, log = bundle_folder(request, target), log_folder(request, target)
+    try:
+        finished, document, warnings = _build_bundle(
+            request, optimized, calibrated, budget, target, scratch, watch
+        )
+        watch.start("publishing")
+        watch.stop()
+        logbook.keep(scratch, log, document, optimized.records, watch)
+        bundle.publish(finished, destination)
+    except Exception as failure:
+        if isinstance(failure, OSError) and failure.errno in bundle.UNWRITABLE:
+            raise  # concerns every target
+        watch.stop()
+        error = failure if isinstance(failure, InfcError) else InfcError(internal_error(failure))
+        kept = any(d.code[1] in "56" and d.code != "E501" for d in error.diagnostics)
+        if kept:
+            logbook.keep(scratch, log, None, optimized.records, watch)
+        return TargetResult(
+            target.name, None, log if kept else None, error.diagnostics, {}, watch.seconds
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    proof = document["verification"]
+    return TargetResult(target.name, destination, log, warnings, proof, watch.seconds)
+
+
+def _build_bundle(
+    request: Request,
+    optimized: Optimized,
+    calibrated: Calibrated | None,
+    budget: Budget | None,
+    target: Target,
+    scratch: Path,
+    watch: Stopwatch,
+) -> tuple[Path, dict[str, Any], tuple[Diagnostic, ...]]:
+    """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
+    end = targets.back_end(target.back_end)
+    building.require_toolchain(target)
+    finished = scratch / "bundle"
+    finished.mkdir(parents=True)
+
+    kept = Kept()
+    if budget is not None and target.precision is Precision.INT8:
+        watch.start("searching what stays in float")
+        kept = _kept(budget, end, scratch / "search", request.limits, watch.announce)
+
+    watch.start("legalising")
+    quantized = _quantized(calibrated, end, target, kept.layers)
+    neutral = quantized.model if quantized else optimized.model.clone()
+    lowered = precision.lower(building.raise_opset(neutral, end), target, optimized.measured)
+    model = lowered.model
+    end.legalize(model, target)
+
+    watch.start("building")
+    samples, remarks = own_calibration.samples_for(
+        target, request.calibration, optimized.inputs, scratch / "own", request.limits
+    )
+    artifact = building.build(
+        model,
+        request.model.name,
+        end,
+        target,
+        optimized.signature,
+        finished / "model",
+        scratch,
+        request.limits,
+        samples,
+    )
+
+    watch.start("rendering loaders")
+    name = bundle.identifier(request.name or request.model.stem)
+    loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
+
+    proof: dict[str, Any] = {"verdict": "skipped"}
+    if optimized.reference is not None:
+        watch.start("verifying")
+        entry = finished / "model" / artifact.entry
+        errors = optimized.reference.require(
+            lambda sets: verification.check_artifact(sets, target, entry, scratch, request.limits),
+            optimized.model,
+        )
+        sets = optimized.reference.sets
+        proof = {
+            "verdict": "passed",
+            **describe(optimized.reference.options, sets),
+            "optimized": optimized.proof,
+            "artifact": comparison.summary(errors),
+        }
+        verification.record_sets(sets, finished)
+    entry = finished / "model" / artifact.entry
+    figures = _require_budget(request, optimized, budget, end, target, entry, scratch, watch)
+
+    watch.start("writing the manifest")
+    document = manifest.fields(
+        name,
+        optimized.source,
+        end,
+        target,
+        artifact,
+        optimized.signature,
+        request.loaders,
+        optimized.records,
+        optimized.operators,
+        proof,
+    )
+    if lowered.document is not None:
+        document["conversion"] = lowered.document
+    pictures: Sequence[Picture] = ()
+    if calibrated is not None and quantized is not None:
+        document["quantization"] = quantizing.describe(calibrated, quantized)
+        if budget is not None and kept.document:
+            document["quantization"]["budget"] = {**kept.document, "artifact": figures}
+        if budget is not None and budget.sensitivity is not None:
+            text = budget.sensitivity.dump()
+            (finished / mixed_precision.SENSITIVITY).write_text(text, encoding="utf-8")
+        pictures = quantizing.pictures(calibrated, quantized)
+        if calibrated.ranges is not None:
+            text = calibrated.ranges.dump()
+            (finished / quantizing.RANGES).write_text(text, encoding="utf-8")
+    files = bundle.file_table(finished)
+    (finished / "report.html").write_text(
+        report.render({**document, "files": files}, None, pictures), encoding="utf-8"
+    )
+    document = bundle.write_manifest(finished, document, files)
+    return finished, document, (*kept.warnings, *lowered.warnings, *remarks)
+
+
+def _kept(
+    budget: Budget,
+    end: BackEnd,
+    scratch: Path,
+    limits: WorkerLimits,
+    tell: Callable[[str], None],
+) -> Kept:
+    """What stays in float for the budget; nothing where the converter quantises by itself."""
+    scheme = scheme_of(end)
+    if scheme is None:
+        return Kept()
+    return mixed_precision.search(budget, scheme, scratch, limits, tell)
+
+
+def _require_budget(
+    request: Request,
+    optimized: Optimized,
+    budget: Budget | None,
+    end: BackEnd,
+    target: Target,
+    entry: Path,
+    scratch: Path,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Hold the artifact to what the user asked for; its accuracy, for the manifest."""
+    figures: dict[str, Any] = {}
+    if target.precision is not Precision.INT8:
+        return figures
+    if budget is not None:
+        watch.start("holding the artifact to the budget")
+        figures = mixed_precision.check(budget, target, entry, scratch / "held", request.limits)
+    if request.budget is not None and request.budget.of_latency:
+        watch.start("timing the artifact")
+        exact = None
+        if request.budget.max_ratio is not None:
+            exact = _float_subject(request, optimized, end, target, scratch / "exact")
+        watch.latency = latency.require(
+            request.budget,
+            latency.Subject(target, entry),
+            exact,
+            *optimized.signature,
+            scratch / "timed",
+            request.limits,
+        )
+    return figures
+
+
+def _float_subject(
+    request: Request, optimized: Optimized, end: BackEnd, target: Target, scratch: Path
+) -> latency.Subject:
+    """The artifact of the same target at fp32, built in the new folder `scratch`."""
+    exact = replace(target, precision=Precision.FP32)
+    neutral = building.raise_opset(optimized.model.clone(), end)
+    model = precision.lower(neutral, exact, optimized.measured).model
+    end.legalize(model, exact)
+    scratch.mkdir(parents=True)
+    folder = scratch / "model"
+    artifact = building.build(
+        *(model, request.model.name, end, exact, optimized.signature, folder, scratch),
+        request.limits,
+    )
+    return latency.Subject(exact, folder / artifact.entry)
+
+
+def _quantized(
+    calibrated: Calibrated | None, end: BackEnd, target: Target, keep_float: frozenset[str]
+) -> Quantized | None:
+    """The graph with Q/DQ; None where the target is float or its converter quantises by itself."""
+    scheme = scheme_of(end)
+    if calibrated is None or scheme is None or target.precision is not Precision.INT8:
+        return None
+    return quantizing.quantized(calibrated, scheme, keep_float)

@@ -1,0 +1,154 @@
+"""What all targets of a command share: the optimised graph, its proof, the calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc import (
+    building,
+    comparison,
+    frontends,
+    manifest,
+    mixed_precision,
+    own_calibration,
+    pipeline,
+    precision,
+    quantizing,
+    targets,
+    verification,
+)
+from infc.frontends import Source
+from infc.frontends.onnx import spec_of
+from infc.mixed_precision import Budget
+from infc.mixed_precision.layers import CANONICAL
+from infc.outcomes import Progress
+from infc.quantizing import Calibrated
+from infc.reference import Reference
+from infc.request import Precision, Request
+from infc.signature import TensorSpec
+from infc.targets import Target
+from infc.targets.schemes import scheme_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True, slots=True)
+class Optimized:
+    """The front half's result, shared by all targets."""
+
+    source: Source
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    records: tuple[pipeline.PassRecord, ...]
+    operators: dict[str, dict[str, int]]
+    reference: Reference | None
+    proof: dict[str, Any]
+    measured: precision.Measured
+
+    @property
+    def signature(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """Inputs and outputs."""
+        return self.inputs, self.outputs
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many there are in the source and in the optimised graph."""
+        before, after = (sum(self.operators[k].values()) for k in ("source", "optimized"))
+        return before, after
+
+
+def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = False) -> Optimized:
+    """Frontend and passes, and the proof that they changed nothing."""
+    progress("", "reading the model")
+    source = frontends.load(request.model, request.inputs)
+    before = manifest.operators(source.model)
+    records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
+    histogram = {"source": before, "optimized": manifest.operators(source.model)}
+    outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
+    reference, proof = None, {}
+    if request.verify.enabled:
+        options = request.verify
+        if request.calibration is not None and int8 and options.data is None:
+            progress("", "reading calibration samples")
+            options = quantizing.proof_inputs(
+                request.calibration, source.inputs, options, stage / "samples", request.limits
+            )
+        progress("", "running the source model")
+        reference = Reference(source, options, stage, request.limits)
+        progress("", "verifying the optimised graph")
+        scratch = stage / "optimized"
+        scratch.mkdir()
+        building.save_model(source.model, scratch / "model.onnx")
+        errors = reference.require(
+            lambda sets: verification.check_optimized(sets, outputs, scratch, request.limits),
+            source.model,
+        )
+        proof = comparison.summary(errors)
+    measured = precision.Measured(
+        source.model,
+        source.inputs,
+        request.calibration,
+        reference.options if reference else request.verify,
+        stage / "measured",
+        request.limits,
+    )
+    return Optimized(
+        source, source.model, source.inputs, outputs, records, histogram, reference, proof, measured
+    )
+
+
+def wants_int8(chosen: Sequence[Target]) -> bool:
+    """Whether any of the targets is at INT8."""
+    return any(target.precision is Precision.INT8 for target in chosen)
+
+
+def calibrate(
+    request: Request,
+    optimized: Optimized,
+    chosen: Sequence[Target],
+    stage: Path,
+    progress: Progress,
+) -> Calibrated | None:
+    """The ranges for all INT8 targets at once; None where there is no such target."""
+    asking = [t for t in chosen if t.precision is Precision.INT8 and not own_calibration.is_own(t)]
+    found = {t.name: scheme_of(targets.back_end(t.back_end)) for t in asking}
+    wanting = {name: scheme for name, scheme in found.items() if scheme is not None}
+    if not wanting:
+        return None
+    return quantizing.calibrate(
+        optimized.model,
+        optimized.inputs,
+        request.calibration,
+        wanting,
+        stage / "calibration",
+        request.limits,
+        lambda step: progress("", step),
+        also=(CANONICAL,) if request.budget is not None else (),
+    )
+
+
+def budget(
+    request: Request,
+    optimized: Optimized,
+    calibrated: Calibrated | None,
+    stage: Path,
+    progress: Progress,
+) -> Budget | None:
+    """What the INT8 targets are held to, beyond the threshold of all; None for nothing."""
+    if request.budget is None or not request.budget.of_accuracy:
+        return None
+    return mixed_precision.prepare(
+        request.budget,
+        optimized.model,
+        calibrated,
+        optimized.signature,
+        request.calibration,
+        stage / "budget",
+        request.limits,
+        lambda step: progress("", step),
+    )

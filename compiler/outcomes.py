@@ -1,0 +1,94 @@
+"""What the verbs of the driver give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infc import pipeline
+from infc.comparison import OutputError
+from infc.diagnostics import Diagnostic, ExitCode, InfcError, combined_exit_code
+
+Progress = Callable[[str, str], None]
+"""Called with (target or "", what is being done now)."""
+
+
+def silent(target: str, step: str) -> None:
+    """The progress of those who do not want any."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetResult:
+    """What became of one target. `bundle` is None where it failed, `log` where nothing was run."""
+
+    target: str
+    bundle: Path | None
+    log: Path | None
+    diagnostics: tuple[Diagnostic, ...]
+    verification: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of this target alone."""
+        if self.bundle is not None:
+            return ExitCode.DONE
+        return InfcError(*self.diagnostics).exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class CompileResult:
+    """What became of a request: one row for each target, in the order they were named."""
+
+    results: tuple[TargetResult, ...]
+    passes: tuple[pipeline.PassRecord, ...]
+    nodes_before: int
+    nodes_after: int
+    notes: tuple[Diagnostic, ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of the whole command."""
+        return combined_exit_code([r.exit_code for r in self.results])
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeResult:
+    """What `optimize` wrote, and the comparison with the source model ({} where skipped)."""
+
+    output: Path
+    passes: tuple[pipeline.PassRecord, ...]
+    nodes_before: int
+    nodes_after: int
+    verification: dict[str, Any]
+    notes: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeResult:
+    """What `quantize` wrote.
+
+    `quantization` is what a manifest would say of it, `verification` the comparison with the
+    source model ({} where skipped).
+    """
+
+    output: Path
+    quantization: dict[str, Any]
+    verification: dict[str, Any]
+    notes: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """A verification that passed: the error of every output. A failed one raises."""
+
+    bundle: Path
+    through: str
+    sets: int
+    errors: tuple[OutputError, ...]
+    device: str
+    """That the target names."""
+    ran_on: str
+    """The same, or what stood in where that is absent."""

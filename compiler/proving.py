@@ -1,0 +1,119 @@
+"""A published bundle proved again, and timed: in its runtime or through its loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infc import bundle, comparison, frontends, loaders, targets, verification
+from infc.bundle import Bundle
+from infc.feeds import typical_feeds, write_feeds
+from infc.outcomes import Progress, VerifyResult, silent
+from infc.reference import reference_sets
+from infc.request import VerifyOptions, WorkerLimits
+from infc.targets import Target
+from infc.verification import Sets
+
+
+def verify(
+    path: Path,
+    *,
+    through: str = "runtime",
+    source: Path | None = None,
+    options: VerifyOptions = VerifyOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+) -> VerifyResult:
+    """Run the bundle's artifact again and compare it with the source model.
+
+    The reference is the one recorded in the bundle, or, where `source` names the model, that
+    model run now with `options`. `through` is `runtime`, `cpp` or `java`. `toolchains` maps the
+    bundle's back end to the environment that its workers run in.
+
+    Raises:
+        InfcError: E702 for a damaged bundle, E602 or E603 where an output is outside its
+            threshold, and what building and running the loader may raise.
+    """
+    subject, target = _open(path, toolchains)
+    threshold = comparison.THRESHOLDS[target.precision]
+    with verification.scratch_folder() as scratch:
+        if source is not None:
+            progress("", "running the source model")
+            origin = frontends.load(source)
+            origin = replace(origin, inputs=subject.inputs)
+            sets = reference_sets(origin, options, scratch / "reference", limits)
+        else:
+            sets = verification.recorded_sets(subject)
+        progress("", f"running the artifact through {through}")
+        answers, ran_on = _run_bundle(subject, target, sets, through, scratch, limits)
+        errors = verification.compare_sets(sets, answers, threshold)
+    code = "E602" if through == "runtime" else "E603"
+    comparison.require(errors, code, f"`{path}` through {through}", "compile the model again")
+    return VerifyResult(path, through, len(sets.feeds), errors, target.device, ran_on)
+
+
+def bench(
+    path: Path,
+    *,
+    runs: int = 20,
+    warmup: int = 3,
+    threads: int = 1,
+    through: str = "runtime",
+    dims: Mapping[str, int] | None = None,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Time the bundle's artifact: the least, median and greatest latency in milliseconds.
+
+    `dims` gives values to dynamic dimensions; the others take their typical value. `toolchains`
+    is as for `verify`.
+
+    Raises:
+        InfcError: E110 for an unknown dimension, E702, and what running may raise.
+    """
+    subject, target = _open(path, toolchains)
+    with verification.scratch_folder() as scratch:
+        feeds = typical_feeds(subject.inputs, dims or {})
+        (folder,) = write_feeds([feeds], scratch)
+        timing = verification.Timing(runs, warmup, threads)
+        if through == "runtime":
+            figures = verification.bench_in_worker(subject, folder, timing, scratch / "run", limits)
+        else:
+            figures = loaders.bench_through(subject, through, folder, timing, scratch, limits)
+            figures = {**figures, "ran_on": _loader_device(subject, target)}
+    return {
+        "bundle": str(path),
+        "target": target.name,
+        "device": target.device,
+        "through": through,
+        "threads": threads,
+        "inputs": {k: list(v.shape) for k, v in feeds.items()},
+        **figures,
+    }
+
+
+def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Target]:
+    """A bundle and its target, whose workers run where the user says."""
+    subject = bundle.open_bundle(path)
+    recorded = Target.from_json(subject.manifest["target"])
+    (target,) = targets.in_toolchains([recorded], toolchains or {})
+    return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target
+
+
+def _run_bundle(
+    subject: Bundle, target: Target, sets: Sets, through: str, scratch: Path, limits: WorkerLimits
+) -> tuple[tuple[Path, ...], str]:
+    """The folders of the answers, and the device that gave them."""
+    if through == "runtime":
+        return verification.run_artifact(sets, target, subject.entry, scratch / "run", limits)
+    answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
+    loaders.run_through(subject, through, sets.feeds, answers, scratch, limits)
+    return answers, _loader_device(subject, target)
+
+
+def _loader_device(subject: Bundle, target: Target) -> str:
+    """What `loaders` run a loader on: where the artifact itself was verified."""
+    return str(subject.manifest["artifact"]["notes"].get("verified_on", target.device))

@@ -192,7 +192,8 @@ def test_a_budget_that_no_layer_meets_leaves_all_in_float_and_says_so(
         rescued / "network.onnx", tmp_path, "--min-sqnr", "80", targets=("onnxruntime",)
     )
     assert done.status == 0, done.err
-    assert "warning[E421]: no layer can be quantised for `onnxruntime`" in done.err
+    assert "E421" in done.err
+    assert "no layer can be quantised for `onnxruntime`" in done.err
     assert len(budget_of(tmp_path / "network-onnxruntime")["keep"]) == 6
 
 

@@ -150,9 +150,13 @@ def check(model: Path, target: Target) -> Sequence[Unsupported]:
     """Every node that the converter refuses or is known to get wrong."""
     import onnx_ir as ir
 
-    from infc.targets.mindspore_lite_operators import unsupported
+    from infc.targets.mindspore_lite_operators import lost_halves, unsupported
 
-    return [Unsupported(*row) for row in unsupported(ir.load(model))]
+    graph = ir.load(model)
+    rows = unsupported(graph)
+    if target.precision is Precision.FP16:
+        rows += lost_halves(graph)
+    return [Unsupported(*row) for row in rows]
 
 
 def samples(target: Target) -> int:

@@ -108,6 +108,26 @@ def unsupported(model: ir.Model) -> list[Row]:
     return found
 
 
+def lost_halves(model: ir.Model) -> list[Row]:
+    """Every node that the runtime fails to compute on several threads once its weights are float16.
+
+    It packs them anew for another shape, from what it has freed by then. Where all shapes are fixed
+    there is no other.
+    """
+    if all(static_dims(value) is not None for value in model.graph.inputs):
+        return []
+    reason = (
+        "on several threads the runtime loses float16 weights when a shape changes: fix the shapes "
+        "with `--input`, or `--precision fp32`"
+    )
+    return [
+        (node.name or "", node.op_type, node.domain, reason)
+        for node in _nodes(model)
+        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
+        and any(const_tensor(v) is not None for v in node.inputs)
+    ]
+
+
 def _is_open(value: ir.Value | None) -> bool:
     return value is not None and (value.dtype is None or value.shape is None)
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from command import infc, write_model
+from conftest import ROOT
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -198,3 +199,18 @@ def test_targets_of_one_back_end_are_asked_one_by_one(monkeypatch: pytest.Monkey
     with pytest.raises(InfcError):
         building.require_any_toolchain([ascend, cpu])
     assert asked == ["ASCEND", "CPU"]
+
+
+@pytest.mark.parametrize("back_end", ["kirin", "mindspore-lite"])
+def test_float16_weights_and_shapes_that_change_are_refused_with_the_remedy(
+    tmp_path: Path, back_end: str, need_back_end: Callable[[str], None]
+) -> None:
+    """The runtime fails on them on four threads: "can not find tensor data in origin tensor"."""
+    need_back_end("mindspore-lite")
+    digits = ROOT / "examples" / "digits" / "digits.onnx"
+    words = ("compile", digits, "-t", back_end, "-o", tmp_path, "--precision", "fp16")
+    done = infc(*words, "--loader", "none")
+    assert (done.status, done.err.count("digits.onnx:")) == (1, 4)
+    assert "`--input`" in done.err
+    done = infc(*words, "--loader", "none", "--input", "image=1x1x8x8")
+    assert done.status == 0, done.err

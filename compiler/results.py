@@ -113,8 +113,9 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     if budget is not None:
         lines.insert(2, ("float", _kept(budget)))
     notes = manifest["artifact"]["notes"]
-    if passed and "verified_on" in notes:
-        lines.append(("", _stand_in(target["device"], notes["verified_on"])))
+    stand_in = _stand_in(target["device"], notes.get("verified_on", target["device"]))
+    if passed and stand_in:
+        lines.append(("", stand_in))
     path = shlex.quote(str(row.bundle))
     if manifest["loaders"] and passed:
         through = "cpp" if "cpp" in manifest["loaders"] else manifest["loaders"][0]

@@ -62,7 +62,7 @@ from infc.request import (
 from infc.toolchain_verbs import toolchain
 
 if TYPE_CHECKING:
-    from infc.results import Output
+    from infc.output import Output
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -533,7 +533,7 @@ def completion_(shell: str) -> Output:
     zsh    eval "$(infc completion zsh)" in ~/.zshrc
     fish   infc completion fish > ~/.config/fish/completions/infc.fish
     """
-    from infc.results import Output
+    from infc.output import Output
 
     text = completion.script(cli, shell)
     return Output({"shell": shell, "script": text}, text)
@@ -609,7 +609,7 @@ def cleaning_up() -> Iterator[None]:
 
 def _run(as_json: bool, with_traceback: bool) -> int:
     """Parse, do, print; return the exit status."""
-    from infc.results import Output
+    from infc.output import Output
 
     try:
         answer = cli.main(prog_name="infc", complete_var="_INFC_COMPLETE", standalone_mode=False)
@@ -637,7 +637,7 @@ def _run(as_json: bool, with_traceback: bool) -> int:
 
 def _failure(error: Exception) -> Output:
     """The output of a verb that did not come to an end."""
-    from infc.results import Output
+    from infc.output import Output
 
     if isinstance(error, InfcError):
         return Output({}, "", error.exit_code, error.diagnostics)

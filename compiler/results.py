@@ -9,12 +9,11 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from infc.diagnostics import Code, Diagnostic, ExitCode, printable
+from infc.diagnostics import Code, ExitCode, printable
 from infc.formatting import (
     columns,
     count,
@@ -23,6 +22,7 @@ from infc.formatting import (
     format_shape,
     format_sqnr,
 )
+from infc.output import Output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,16 +44,6 @@ if TYPE_CHECKING:
 
 LABEL_WIDTH = 12
 TEXT_WIDTH = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """The result of a verb. `diagnostics` go to stderr, and into the document."""
-
-    document: Mapping[str, Any]
-    text: str
-    exit_code: ExitCode = ExitCode.DONE
-    diagnostics: tuple[Diagnostic, ...] = field(default=())
 
 
 def compiled(

@@ -13,7 +13,7 @@ from infc import completion
 from infc.options import common_options, progress_of, progress_options
 
 if TYPE_CHECKING:
-    from infc.results import Output
+    from infc.output import Output
 
 
 @click.group()
@@ -68,7 +68,7 @@ def install(name: str, lock: Path | None, force: bool, **rest: Any) -> Output:
 @click.argument("name", shell_complete=completion.toolchains)
 def remove(name: str) -> Output:
     """Remove the installed toolchain NAME."""
-    from infc.results import Output
+    from infc.output import Output
     from infc.workers import installing
 
     gone = installing.remove(name)

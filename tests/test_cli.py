@@ -49,8 +49,8 @@ def test_every_verb_has_json_and_traceback() -> None:
     for name, command in cli.commands.items():
         flags = {opt for parameter in command.params for opt in parameter.opts}
         assert {"--json", "--traceback"} <= flags, name
-    names = "compile optimize quantize inspect verify bench targets passes doctor toolchain"
-    assert list(cli.commands) == [*names.split(), "explain", "completion"]
+    names = "compile optimize quantize inspect verify debug-accuracy bench targets passes doctor"
+    assert list(cli.commands) == [*names.split(), "toolchain", "explain", "completion"]
     group = cli.commands["toolchain"]
     assert isinstance(group, click.Group)
     assert list(group.commands) == ["list", "install", "remove", "lock"]

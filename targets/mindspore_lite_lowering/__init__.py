@@ -73,6 +73,7 @@ def lower(model: ir.Model) -> None:
     rewrite(model, recurrent.FINAL)
     if rewrite(model, layout.FINAL).modified:
         InferShapes()(model)
+        rewrite(model, {name: table[name] for name in layout.WRITES})
     _drop_unread_inputs(model)
 
 

@@ -67,3 +67,5 @@ def _is_given(value: ir.Value) -> bool:
 
 
 FINAL: dict[str, Rule] = {"Transpose": _transpose}
+WRITES = ("Squeeze", "Unsqueeze")
+"""What the rule writes and other rules have a word about."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from infc.passes.rewriting import const_tensor, dtype_of, given, rank, static_dims
+from infc.passes.rewriting import const_tensor, dims, dtype_of, given, rank, static_dims
 from infc.targets.mindspore_lite_conditions import (
     FLOAT,
     INTEGERS,
@@ -111,11 +111,9 @@ def unsupported(model: ir.Model) -> list[Row]:
 def lost_halves(model: ir.Model) -> list[Row]:
     """Every node that the runtime fails to compute on several threads once its weights are float16.
 
-    It packs them anew for another shape, from what it has freed by then. Where all shapes are fixed
-    there is no other.
+    It packs them anew for another shape, from what it has freed by then: only those of
+    a Conv over single pixels serve every batch.
     """
-    if all(static_dims(value) is not None for value in model.graph.inputs):
-        return []
     reason = (
         "on several threads the runtime loses float16 weights when a shape changes: fix the shapes "
         "with `--input`, or `--precision fp32`"
@@ -123,9 +121,20 @@ def lost_halves(model: ir.Model) -> list[Row]:
     return [
         (node.name or "", node.op_type, node.domain, reason)
         for node in _nodes(model)
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        and any(const_tensor(v) is not None for v in node.inputs)
+        if _packs_anew(node) and any(const_tensor(v) is not None for v in node.inputs)
     ]
+
+
+def _packs_anew(node: ir.Node) -> bool:
+    """Whether the runtime packs the weights of `node` again when a shape changes."""
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        return False
+    shape = dims(node.inputs[0])
+    if shape is None:
+        return True
+    pixels = node.op_type == "Conv" and (static_dims(node.inputs[1]) or (0,))[2:] == (1, 1)
+    first = 2 if pixels else 0
+    return not all(isinstance(d, int) for d in shape[first:])
 
 
 def _is_open(value: ir.Value | None) -> bool:

@@ -256,6 +256,7 @@ def test_int8_ultraface_finds_the_same_faces(tmp_path: Path, models: Path) -> No
     target = Target.from_json(bundle.manifest["target"])
     payload = {
         "entry": str(bundle.entry),
+        "target": target.to_json(),
         "threads": 1,
         "output_types": {"scores": "float32", "boxes": "float32"},
         "sets": pairs,

@@ -16,10 +16,11 @@ from infc.budget import BudgetOptions
 from infc.diagnostics import InfcError, fail
 from infc.divergence import AccuracyResult
 from infc.driver import CompileResult, OptimizeResult, Progress, QuantizeResult, VerifyResult
+from infc.import_options import ImportOptions
+from infc.input_spec import InputSpec
 from infc.request import (
     LOADERS,
     CalibrationOptions,
-    InputSpec,
     PassOptions,
     Precision,
     Request,
@@ -52,13 +53,14 @@ def compile(
     calibration: CalibrationOptions | str | None = None,
     budget: BudgetOptions | None = None,
     toolchains: Mapping[str, str] | None = None,
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
     check: bool = True,
     progress: Progress = _silent,
 ) -> CompileResult:
     """Compile `model` into one verified bundle for each target, in the folder `output`.
 
     Args:
-        model: the model file.
+        model: a file, the folder of a SavedModel, or `package.module:factory`.
         targets: hardware profiles or back ends, as `infc targets` lists them.
         output: the folder that the bundles go to; it is made where it is missing.
         name: of the bundles and their loaders, instead of the file's.
@@ -72,7 +74,9 @@ def compile(
         calibration: what activations are measured on: as after `--calibration`, or with the other
             options of calibration.
         budget: what INT8 may cost in accuracy and time; as few layers as it takes stay in float.
-        toolchains: back ends to the environments (`infc toolchain`) that their workers run in.
+        toolchains: back ends, and the source's framework, to the environments (`infc toolchain`)
+            that their workers run in.
+        reading: how a model that is not ONNX is read.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
         progress: called with (target or "", step) as each step begins.
@@ -97,6 +101,7 @@ def compile(
         else calibration,
         toolchains=dict(toolchains or {}),
         budget=budget,
+        reading=reading,
     )
     result = driver.compile(request, progress)
     failures = [row for row in result.results if row.bundle is None]
@@ -114,6 +119,8 @@ def optimize(
     verify: VerifyOptions | bool = True,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     external_data: bool | None = None,
+    toolchains: Mapping[str, str] | None = None,
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
     progress: Progress = _silent,
 ) -> OptimizeResult:
     """Run the graph passes over `model` and write the ONNX file `output`.
@@ -133,6 +140,8 @@ def optimize(
         verify=_verify_options(verify),
         limits=limits,
         external_data=external_data,
+        toolchains=toolchains,
+        reading=reading,
         progress=progress,
     )
 
@@ -150,6 +159,8 @@ def quantize(
     verify: VerifyOptions | bool = True,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     external_data: bool | None = None,
+    toolchains: Mapping[str, str] | None = None,
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
     progress: Progress = _silent,
 ) -> QuantizeResult:
     """Write `model` as the INT8 ONNX file `output`, with Q/DQ as the back end `scheme` wants it.
@@ -176,6 +187,8 @@ def quantize(
         verify=_verify_options(verify),
         limits=limits,
         external_data=external_data,
+        toolchains=toolchains,
+        reading=reading,
         progress=progress,
     )
 
@@ -188,6 +201,7 @@ def verify(
     options: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     toolchains: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
     progress: Progress = _silent,
 ) -> VerifyResult:
     """Run the artifact of `bundle` and compare it with the source model.
@@ -200,7 +214,9 @@ def verify(
             the bundle keeps are the reference.
         options: how inputs for `source` are made.
         limits: of time and memory for each worker process.
-        toolchains: the bundle's back end to the environment that its workers run in.
+        toolchains: the bundle's back end, and the source's framework, to the environments that
+            their workers run in.
+        allow_pickle: whether the source's file may run code when it is loaded.
         progress: called with ("", step) as each step begins.
 
     Raises:
@@ -215,6 +231,7 @@ def verify(
         options=options,
         limits=limits,
         toolchains=toolchains,
+        allow_pickle=allow_pickle,
         progress=progress,
     )
 
@@ -228,6 +245,7 @@ def debug_accuracy(
     min_sqnr_db: float | None = None,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     toolchains: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
     progress: Progress = _silent,
 ) -> AccuracyResult:
     """Compare every layer of `bundle` with its source model; the result's `first` diverges first.
@@ -241,7 +259,9 @@ def debug_accuracy(
             its own, in which all others may be fused.
         min_sqnr_db: what a layer diverges below, instead of the threshold of the precision.
         limits: of time and memory for each worker process.
-        toolchains: the bundle's back end to the environment that its workers run in.
+        toolchains: the bundle's back end, and the source's framework, to the environments that
+            their workers run in.
+        allow_pickle: whether the source's file may run code when it is loaded.
         progress: called with ("", step) as each step begins.
 
     Raises:
@@ -258,6 +278,7 @@ def debug_accuracy(
         min_sqnr_db=min_sqnr_db,
         limits=limits,
         toolchains=toolchains,
+        allow_pickle=allow_pickle,
         progress=progress,
     )
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 def bundle_folder(request: Request, target: Target) -> Path:
     """Where the bundle of a target goes."""
-    return request.output / f"{request.name or request.model.stem}-{target.name}"
+    return request.output / f"{request.name or request.stem}-{target.name}"
 
 
 def log_folder(request: Request, target: Target) -> Path:
@@ -132,7 +132,7 @@ def _build_bundle(
     )
 
     watch.start("rendering loaders")
-    name = bundle.identifier(request.name or request.model.stem)
+    name = bundle.identifier(request.name or request.stem)
     loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
 
     proof: dict[str, Any] = {"verdict": "skipped"}

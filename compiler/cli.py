@@ -35,6 +35,7 @@ from infc.options import (
     calibration_of,
     calibration_options,
     common_options,
+    import_options,
     inputs_of,
     latency_option,
     limit_options,
@@ -42,8 +43,10 @@ from infc.options import (
     pass_options,
     passes_of,
     path_argument,
+    pickle_option,
     progress_of,
     progress_options,
+    reading_of,
     reference_options,
     through_option,
     toolchain_option,
@@ -141,6 +144,8 @@ def verb(function: Callable[..., Output]) -> click.Command:
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
 @pass_options
+@import_options
+@pickle_option
 @calibration_options
 @budget_options
 @latency_option
@@ -175,6 +180,7 @@ def compile(
         toolchains=toolchains_of(rest),
         calibration=calibration_of(rest),
         budget=budget_of(rest),
+        reading=reading_of(rest),
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -204,7 +210,10 @@ def compile(
     help="Keep the weights in a file of their own.  [default: above 1 GiB]",
 )
 @pass_options
+@import_options
+@pickle_option
 @verify_options
+@toolchain_option
 @limit_options
 @progress_options
 @config_option
@@ -230,6 +239,8 @@ def optimize(
             verify=verify_of(rest),
             limits=limits,
             external_data=external_data,
+            reading=reading_of(rest),
+            toolchains=toolchains_of(rest),
             progress=progress,
         )
     return results.optimized(result, brief=rest["quiet"])
@@ -264,9 +275,12 @@ def optimize(
     help="Keep the weights in a file of their own.  [default: above 1 GiB]",
 )
 @pass_options
+@import_options
+@pickle_option
 @calibration_options
 @budget_options
 @verify_options
+@toolchain_option
 @limit_options
 @progress_options
 @config_option
@@ -300,6 +314,8 @@ def quantize(
             verify=verify_of(rest),
             limits=limits,
             external_data=external_data,
+            reading=reading_of(rest),
+            toolchains=toolchains_of(rest),
             progress=progress,
         )
     return results.quantized(result, brief=rest["quiet"])
@@ -325,6 +341,7 @@ def inspect(path: Path) -> Output:
     help="Run this model for the reference, instead of the answers kept in the bundle.",
 )
 @reference_options
+@pickle_option
 @toolchain_option
 @limit_options
 @progress_options
@@ -346,6 +363,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
             options=options,
             limits=limits,
             toolchains=toolchains,
+            allow_pickle=rest["allow_pickle"],
             progress=progress,
         )
     return results.verified(result)
@@ -382,6 +400,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
     metavar="DB",
     help="What a layer diverges below.  [default: the threshold of the precision]",
 )
+@pickle_option
 @toolchain_option
 @limit_options
 @progress_options
@@ -412,6 +431,7 @@ def debug_accuracy(
             min_sqnr_db=min_sqnr,
             limits=limits,
             toolchains=toolchains,
+            allow_pickle=rest["allow_pickle"],
             progress=progress,
         )
     return results.debugged(result, brief=rest["quiet"])

@@ -277,6 +277,59 @@ _TABLE = (
         "contradicts itself.",
     ),
     Code(
+        "E111",
+        "the model cannot be exported to ONNX",
+        ExitCode.BUILD_FAILED,
+        "The framework's own exporter makes ONNX of what is not ONNX, and here it could not: an "
+        "operation that has no counterpart, control flow that depends on values, an operator of "
+        "a third party. The message is the exporter's, the place the operation's.",
+    ),
+    Code(
+        "E112",
+        "the exported graph is not the model",
+        ExitCode.VERIFICATION_FAILED,
+        "What an exporter writes is checked, run in ONNX Runtime with nothing optimised, and "
+        "compared with the model in its own framework, before anything else is done with it. "
+        "Exporters are known to write invalid graphs, and graphs with other answers, and to "
+        "report success. Nothing of infc's own has touched the graph at this point: another "
+        "version of the exporter or of the framework is what helps, or the exporter that the "
+        "note names.",
+    ),
+    Code(
+        "E113",
+        "loading the file would run code from it",
+        ExitCode.BUILD_FAILED,
+        "A pickle names functions that are called when it is loaded, and may name any. infc reads "
+        "the names without loading anything, and goes on only where all of them belong to plain "
+        "tensors. For a file from someone whom you would let run programs on this machine there "
+        "is `--allow-pickle`. Better is a file without code: `torch.export.save`, a `state_dict`, "
+        "safetensors.",
+    ),
+    Code(
+        "E114",
+        "the framework cannot load the model",
+        ExitCode.BUILD_FAILED,
+        "The file is what it seems to be, and its framework refuses it all the same: it was "
+        "written by another version, needs classes that are not there, has no signature to call, "
+        "or is damaged inside. For Python code that makes a model, it is that code that raised.",
+    ),
+    Code(
+        "E115",
+        "an input needs a shape",
+        ExitCode.USAGE,
+        "The model is exported by running it, and neither the file nor the code says on what. "
+        "`--input NAME=SHAPE` does, with dimensions that may vary as `1..8` or by a name, and "
+        "with the element type where it is not float32: `--input ids=batchx128:int64`.",
+    ),
+    Code(
+        "E116",
+        "the archive is not safe to open",
+        ExitCode.BUILD_FAILED,
+        "An entry of the archive would be written outside its folder, unpacks into far more bytes "
+        "than it takes, or stands in it twice. Nothing was extracted. No framework writes such "
+        "files.",
+    ),
+    Code(
         "E201",
         "unknown target",
         ExitCode.USAGE,

@@ -9,7 +9,7 @@ Request -> frontend -> ir.Model -> passes -> per target: legalise -> build -> Ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ from infc import (
 )
 from infc.budget import BudgetOptions
 from infc.diagnostics import fail
+from infc.frontends.frameworks import of_back_ends
+from infc.import_options import ImportOptions
+from infc.input_spec import InputSpec
 from infc.mixed_precision import Kept
 from infc.mixed_precision.layers import CANONICAL
 from infc.outcomes import (
@@ -39,14 +42,7 @@ from infc.outcomes import (
     silent,
 )
 from infc.proving import bench, verify
-from infc.request import (
-    CalibrationOptions,
-    InputSpec,
-    PassOptions,
-    Request,
-    VerifyOptions,
-    WorkerLimits,
-)
+from infc.request import CalibrationOptions, PassOptions, Request, VerifyOptions, WorkerLimits
 from infc.targets.schemes import named
 
 if TYPE_CHECKING:
@@ -73,7 +69,8 @@ def compile(request: Request, progress: Progress = silent) -> CompileResult:
     Raises:
         InfcError: for what concerns all targets: the request, the model, a pass, the reference.
     """
-    chosen = targets.choose(request.targets, request.precision, request.options, request.toolchains)
+    given = of_back_ends(request.toolchains)
+    chosen = targets.choose(request.targets, request.precision, request.options, given)
     mixed_precision.require_applicable(request.budget, chosen)
     building.require_any_toolchain(chosen)
     with bundle.staging(request.output) as stage:
@@ -98,6 +95,8 @@ def optimize(
     output: Path,
     *,
     inputs: Sequence[InputSpec] = (),
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
     passes: PassOptions = PassOptions(),  # noqa: B008
     verify: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
@@ -116,6 +115,8 @@ def optimize(
         output.parent,
         None,
         tuple(inputs),
+        reading=reading,
+        toolchains=dict(toolchains or {}),
         passes=passes,
         verify=verify,
         limits=limits,
@@ -138,6 +139,8 @@ def quantize(
     keep_float: frozenset[str] = frozenset(),
     budget: BudgetOptions | None = None,
     inputs: Sequence[InputSpec] = (),
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
     passes: PassOptions = PassOptions(),  # noqa: B008
     verify: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
@@ -163,6 +166,8 @@ def quantize(
         output.parent,
         None,
         tuple(inputs),
+        reading=reading,
+        toolchains=dict(toolchains or {}),
         passes=passes,
         verify=verify,
         limits=limits,

@@ -20,7 +20,7 @@ from infc import (
     targets,
     verification,
 )
-from infc.frontends import Source
+from infc.frontends import Reading, Source
 from infc.frontends.onnx import spec_of
 from infc.mixed_precision import Budget
 from infc.mixed_precision.layers import CANONICAL
@@ -65,21 +65,15 @@ class Optimized:
 def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = False) -> Optimized:
     """Frontend and passes, and the proof that they changed nothing."""
     progress("", "reading the model")
-    source = frontends.load(request.model, request.inputs)
+    how = Reading(stage / "source", request.reading, request.toolchains, request.limits)
+    source = frontends.load(request.model, request.inputs, how)
     before = manifest.operators(source.model)
+    reference = _reference(request, source, stage, progress, int8=int8)
     records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
     histogram = {"source": before, "optimized": manifest.operators(source.model)}
     outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
-    reference, proof = None, {}
-    if request.verify.enabled:
-        options = request.verify
-        if request.calibration is not None and int8 and options.data is None:
-            progress("", "reading calibration samples")
-            options = quantizing.proof_inputs(
-                request.calibration, source.inputs, options, stage / "samples", request.limits
-            )
-        progress("", "running the source model")
-        reference = Reference(source, options, stage, request.limits)
+    proof = {}
+    if reference is not None:
         progress("", "verifying the optimised graph")
         scratch = stage / "optimized"
         scratch.mkdir()
@@ -100,6 +94,35 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
     return Optimized(
         source, source.model, source.inputs, outputs, records, histogram, reference, proof, measured
     )
+
+
+def _reference(
+    request: Request, source: Source, stage: Path, progress: Progress, *, int8: bool
+) -> Reference | None:
+    """The source model's answers; None where no proof is asked for.
+
+    Raises:
+        InfcError: E107, E604; E112 where an imported graph does not answer as its framework does.
+    """
+    options = request.verify
+    if not options.enabled:
+        return None
+    if request.calibration is not None and int8 and options.data is None:
+        progress("", "reading calibration samples")
+        options = quantizing.proof_inputs(
+            request.calibration, source.inputs, options, stage / "samples", request.limits
+        )
+    progress("", "running the source model")
+    reference = Reference(source, options, stage, request.limits)
+    origin = source.origin
+    if origin is not None:
+        progress("", "verifying the import")
+        scratch = stage / "imported"
+        reference.require(
+            lambda sets: verification.check_imported(sets, origin, scratch, request.limits),
+            source.model,
+        )
+    return reference
 
 
 def wants_int8(chosen: Sequence[Target]) -> bool:

@@ -29,6 +29,21 @@ def operators(model: ir.Model) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
+def _source(source: Source) -> dict[str, Any]:
+    """The model file, and how it became ONNX."""
+    found = {"file": source.path.name, "kind": source.kind, "sha256": source.sha256}
+    origin = source.origin
+    if origin is None:
+        return found
+    made = {
+        "framework": origin.framework,
+        "exporter": origin.exporter,
+        "versions": dict(origin.versions),
+        "options": dict(origin.options),
+    }
+    return {**found, "import": made}
+
+
 def fields(
     name: str,
     source: Source,
@@ -56,7 +71,7 @@ def fields(
             "notes": dict(artifact.notes),
         },
         "loaders": list(loaders),
-        "source": {"file": source.path.name, "kind": source.kind, "sha256": source.sha256},
+        "source": _source(source),
         "passes": [r.to_json(timings=False) for r in passes],
         "operators": histogram,
         "toolchain": {

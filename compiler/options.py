@@ -17,11 +17,12 @@ from click.core import ParameterSource
 from infc import completion
 from infc.budget import TOP1, BudgetOptions, parse_drop, parse_latency
 from infc.diagnostics import fail
+from infc.import_options import ImportOptions
+from infc.input_spec import InputSpec
 from infc.preprocessing import EXAMPLE, Preprocess
 from infc.request import (
     CALIBRATION_METHODS,
     CalibrationOptions,
-    InputSpec,
     PassOptions,
     VerifyOptions,
     WorkerLimits,
@@ -191,6 +192,33 @@ latency_option = click.option(
     metavar="RATIOx|TIME",
     help="Refuse an int8 artifact that is slower: `1.0x` the float one's time, `5ms`.",
 )
+import_options = _together(
+    click.option(
+        "--model",
+        "model_class",
+        default="",
+        metavar="PACKAGE.MODULE:CLASS",
+        help="What a checkpoint's weights belong to; also FILE.py:CLASS.",
+    ),
+    click.option("--signature", default="", metavar="NAME", help="Which of a SavedModel's."),
+    click.option(
+        "--graph-output",
+        "graph_outputs",
+        multiple=True,
+        metavar="NAME",
+        help="Of a frozen TensorFlow graph; repeat for several.  [default: found]",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(["nchw"]),
+        help="Take images channels first.  [default: as the model does]",
+    ),
+)
+pickle_option = click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Let the model file run code when it is loaded.",
+)
 limit_options = _together(
     click.option(
         "--timeout",
@@ -209,7 +237,7 @@ toolchain_option = click.option(
     "toolchains",
     multiple=True,
     metavar="BACKEND=NAME",
-    help="Run this back end's workers in an environment of `infc toolchain`.",
+    help="Run the workers of this back end or framework in an environment of `infc toolchain`.",
 )
 progress_options = _together(
     click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
@@ -231,6 +259,21 @@ def inputs_of(rest: Mapping[str, Any]) -> tuple[InputSpec, ...]:
         InfcError: E110.
     """
     return tuple(InputSpec.parse(text) for text in rest["inputs"])
+
+
+def reading_of(rest: Mapping[str, Any]) -> ImportOptions:
+    """The values of `import_options` and `pickle_option`.
+
+    Raises:
+        InfcError: E110.
+    """
+    return ImportOptions(
+        rest["model_class"],
+        rest["allow_pickle"],
+        rest["signature"],
+        tuple(rest["graph_outputs"]),
+        rest["layout"] or "",
+    )
 
 
 def passes_of(rest: Mapping[str, Any]) -> PassOptions:

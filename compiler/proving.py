@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infc import bundle, comparison, frontends, loaders, targets, verification
+from infc import bundle, comparison, loaders, targets, verification
 from infc.bundle import Bundle
 from infc.feeds import typical_feeds, write_feeds
+from infc.frontends import recorded
+from infc.frontends.frameworks import of_back_ends
 from infc.outcomes import Progress, VerifyResult, silent
 from infc.reference import reference_sets
 from infc.request import VerifyOptions, WorkerLimits
@@ -25,13 +27,15 @@ def verify(
     options: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     toolchains: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
     progress: Progress = silent,
 ) -> VerifyResult:
     """Run the bundle's artifact again and compare it with the source model.
 
     The reference is the one recorded in the bundle, or, where `source` names the model, that
-    model run now with `options`. `through` is `runtime`, `cpp` or `java`. `toolchains` maps the
-    bundle's back end to the environment that its workers run in.
+    model run now with `options`; `allow_pickle` lets its file run code. `through` is `runtime`,
+    `cpp` or `java`. `toolchains` maps the bundle's back end, and the source's framework, to the
+    environments that their workers run in.
 
     Raises:
         InfcError: E702 for a damaged bundle, E602 or E603 where an output is outside its
@@ -42,7 +46,9 @@ def verify(
     with verification.scratch_folder() as scratch:
         if source is not None:
             progress("", "running the source model")
-            origin = frontends.load(source)
+            place, given = scratch / "source", toolchains or {}
+            how = recorded.reading_of(subject, place, limits, given, allow_pickle=allow_pickle)
+            origin = recorded.load(source, subject, how)
             origin = replace(origin, inputs=subject.inputs)
             sets = reference_sets(origin, options, scratch / "reference", limits)
         else:
@@ -98,8 +104,8 @@ def bench(
 def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Target]:
     """A bundle and its target, whose workers run where the user says."""
     subject = bundle.open_bundle(path)
-    recorded = Target.from_json(subject.manifest["target"])
-    (target,) = targets.in_toolchains([recorded], toolchains or {})
+    built_for = Target.from_json(subject.manifest["target"])
+    (target,) = targets.in_toolchains([built_for], of_back_ends(toolchains or {}))
     return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target
 
 

@@ -57,12 +57,14 @@ def reference_sets(
             scratch,
             limits,
             "the source model",
+            reference.worker,
         )
     except InfcError as error:
         first = error.diagnostics[0]
         if first.code not in ("E204", "E506"):
             raise
-        _blame_operators(source, target, scratch, limits)
+        if source.origin is None:
+            _blame_operators(source, target, scratch, limits)
         raise fail(
             "E107",
             first.message,
@@ -70,7 +72,8 @@ def reference_sets(
             help=_remedy(first.message),
         ) from error
     computed_in = source_precisions(source.model)
-    sets = Sets(feeds, answers, scale_log2, computed_in=computed_in)
+    same = source.origin is None
+    sets = Sets(feeds, answers, scale_log2, computed_in=computed_in, same_arithmetic=same)
     _require_finite(sets)
     return sets
 

@@ -1,16 +1,4 @@
-"""What the user asked for: parsed, checked and frozen.
-
-A shape on the command line is `NAME=DIMxDIMx...` (or comma-separated, which a symbolic name with
-an `x` in it needs). A dimension is
-
-    224             fixed
-    batch           symbolic; renames the model's own dimension
-    1..8            dynamic, with bounds
-    1..8@4          dynamic, with bounds and the typical value
-    ?               as the model has it
-
-`NAME=scalar` has no dimension, and a comma may end the list: `ids=max_len,` has one.
-"""
+"""What the user asked for: parsed, checked and frozen."""
 
 from __future__ import annotations
 
@@ -22,7 +10,10 @@ from pathlib import Path
 
 from infc.budget import BudgetOptions
 from infc.diagnostics import fail
+from infc.import_options import ImportOptions
+from infc.input_spec import MAX_DIM, InputSpec
 from infc.preprocessing import Preprocess
+from infc.user_code import Reference
 
 
 class Precision(StrEnum):
@@ -32,98 +23,6 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
-
-
-@dataclass(frozen=True, slots=True)
-class Dim:
-    """One dimension of an input: fixed (`low == high`), bounded, or symbolic without bounds.
-
-    Without anything it is left as the model has it.
-    """
-
-    name: str | None = None
-    low: int | None = None
-    typical: int | None = None
-    high: int | None = None
-
-    @property
-    def fixed(self) -> int | None:
-        """The value, where there is only one."""
-        return self.low if self.low is not None and self.low == self.high else None
-
-    def __str__(self) -> str:
-        if self.fixed is not None:
-            return str(self.fixed)
-        if self.low is None:
-            return self.name or "?"
-        at = f"@{self.typical}" if self.typical not in (None, self.low) else ""
-        return f"{self.low}..{self.high}{at}"
-
-
-_DIM = re.compile(
-    r"(?P<fixed>[0-9]{1,10})"
-    r"|(?P<low>[0-9]{1,10})\.\.(?P<high>[0-9]{1,10})(?:@(?P<typical>[0-9]{1,10}))?"
-    r"|(?P<name>[A-Za-z_][\w.\-]{0,99})"
-    r"|(?P<any>\?)"
-)
-MAX_DIM = 2**31 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """A shape the user gave for the input `name`."""
-
-    name: str
-    dims: tuple[Dim, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> InputSpec:
-        """Parse `NAME=SHAPE`.
-
-        Raises:
-            InfcError: E110, with the part that does not parse.
-        """
-        name, equals, shape = text.rpartition("=")
-        if not equals or not name:
-            raise fail(
-                "E110",
-                f"`--input {text}` is not NAME=SHAPE",
-                help="for example `--input images=1x3x224x224`",
-            )
-        if not shape:
-            raise fail("E110", f"`--input {text}` gives no shape", help=f"`{name}=scalar` has none")
-        if shape == "scalar":
-            return cls(name, ())
-        parts = shape.removesuffix(",").split(",") if "," in shape else shape.split("x")
-        return cls(name, tuple(_parse_dim(part.strip(), text) for part in parts))
-
-    def __str__(self) -> str:
-        return f"{self.name}={'x'.join(map(str, self.dims)) or 'scalar'}"
-
-
-def _parse_dim(part: str, text: str) -> Dim:
-    match = _DIM.fullmatch(part)
-    if match is None:
-        raise fail(
-            "E110",
-            f"`{part}` in `--input {text}` is not a dimension",
-            help="a dimension is a number, a name, MIN..MAX, MIN..MAX@TYPICAL or `?`; "
-            "separate them by commas where a name holds an `x`",
-        )
-    if match["any"]:
-        return Dim()
-    if match["name"]:
-        return Dim(name=match["name"])
-    low = int(match["fixed"] or match["low"])
-    high = int(match["fixed"] or match["high"])
-    typical = int(match["typical"]) if match["typical"] else low
-    if not 0 < low <= typical <= high <= MAX_DIM:
-        raise fail(
-            "E110",
-            f"`{part}` in `--input {text}` is not in order: MIN <= TYPICAL <= MAX",
-            help=f"dimensions lie between 1 and {MAX_DIM}",
-        )
-    return Dim(low=low, typical=typical, high=high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +117,13 @@ class Request:
     calibration: CalibrationOptions | None = None
     toolchains: Mapping[str, str] = field(default_factory=dict)
     budget: BudgetOptions | None = None
+    reading: ImportOptions = field(default_factory=ImportOptions)
+
+    @property
+    def stem(self) -> str:
+        """What bundles are called after where the user gives no name."""
+        factory = Reference.parse(str(self.model))
+        return factory.name if factory else self.model.stem
 
     def __post_init__(self) -> None:
         if not self.targets:

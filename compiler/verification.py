@@ -19,6 +19,7 @@ from infc import loaders, native_runs, sealing, workers
 from infc.bundle import UNWRITABLE, Bundle, full_disk, unwritable
 from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
+from infc.frontends import Origin
 from infc.request import Precision, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import Target, Worker, back_end, module_of
@@ -36,7 +37,8 @@ class Sets:
 
     The random floats among the inputs were multiplied by 2 ** `scale_log2`. `noise` names the
     outputs that are ill-conditioned all the same, with the relative error that rounding causes;
-    `computed_in` those that the source model computes in less than float32.
+    `computed_in` those that the source model computes in less than float32; `same_arithmetic` says
+    that the reference is ONNX Runtime's, which quantises the optimised graph the same way.
     """
 
     feeds: tuple[Path, ...]
@@ -44,6 +46,7 @@ class Sets:
     scale_log2: int = 0
     noise: Mapping[str, float] = field(default_factory=dict)
     computed_in: Mapping[str, Precision] = field(default_factory=dict)
+    same_arithmetic: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,35 @@ def check_optimized(
         if first.code != "E204":
             raise
         raise fail("E601", first.message, notes=first.notes, help=remedy) from error
-    # The same runtime and the same quantised arithmetic: no allowance for that.
-    floats = {k: v for k, v in sets.computed_in.items() if v is not Precision.INT8}
-    sets = replace(sets, computed_in=floats)
+    if sets.same_arithmetic:
+        floats = {k: v for k, v in sets.computed_in.items() if v is not Precision.INT8}
+        sets = replace(sets, computed_in=floats)
     errors = compare_sets(sets, answers, THRESHOLDS[Precision.FP32])
     require(errors, "E601", "the optimised graph", remedy)
+    return errors
+
+
+def check_imported(
+    sets: Sets, origin: Origin, scratch: Path, limits: WorkerLimits
+) -> tuple[OutputError, ...]:
+    """Run what the exporter wrote, as it wrote it, with nothing optimised.
+
+    Raises:
+        InfcError: E112 where it does not answer as the source model does, or does not run.
+    """
+    names = list(load_tensors(sets.feeds[0])), list(load_tensors(sets.reference[0]))
+    what, remedy = f"what `{origin.exporter}` made of the model", "`infc explain E112` has more"
+    entry, module = origin.exported, module_of(UNOPTIMIZED.back_end)
+    scratch.mkdir(exist_ok=True)
+    try:
+        answers = run_entry(module, entry, UNOPTIMIZED, sets.feeds, names, scratch, limits, what)
+    except InfcError as error:
+        first = error.diagnostics[0]
+        if first.code not in ("E204", "E506"):
+            raise
+        raise fail("E112", first.message, notes=first.notes, help=remedy) from error
+    errors = compare_sets(sets, answers, THRESHOLDS[Precision.FP32])
+    require(errors, "E112", what, remedy)
     return errors
 
 
@@ -176,10 +203,11 @@ def run_entry(
     scratch: Path,
     limits: WorkerLimits,
     what: str,
+    worker: Worker = Worker(),  # noqa: B008
 ) -> tuple[Path, ...]:
     """Run `entry` in a worker; `names` are those of its inputs and outputs, in order."""
     payload = _run_payload(entry, target, *names)
-    return _run_on(module, Worker(), payload, feeds, scratch, limits, what)[0]
+    return _run_on(module, worker, payload, feeds, scratch, limits, what)[0]
 
 
 def _run_on(

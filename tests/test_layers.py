@@ -15,6 +15,7 @@ CORE = {
     "infc",
     "infc.budget",
     "infc.request",
+    "infc.input_spec",
     "infc.diagnostics",
     "infc.places",
     "infc.model_key",

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infc.diagnostics import ExitCode, InfcError
-from infc.request import MAX_DIM, Dim, InputSpec, Request, parse_options
+from infc.input_spec import MAX_DIM, Dim, InputSpec
+from infc.request import Request, parse_options
 
 
 @pytest.mark.parametrize(

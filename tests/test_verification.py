@@ -14,7 +14,8 @@ from infc import driver, verification
 from infc.bundle import open_bundle
 from infc.diagnostics import ExitCode, InfcError, fail
 from infc.feeds import make_feeds, typical_feeds
-from infc.request import InputSpec, Request, VerifyOptions
+from infc.input_spec import InputSpec
+from infc.request import Request, VerifyOptions
 from infc.signature import TensorSpec, load_tensors, save_tensors
 
 

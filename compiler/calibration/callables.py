@@ -9,45 +9,19 @@ instead of a function. Nothing is imported before the first sample is asked for.
 from __future__ import annotations
 
 import contextlib
-import re
-import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.calibration.fitting import Shape, by_name
 from infc.diagnostics import InfcError, did_you_mean, fail
 from infc.signature import TensorSpec
+from infc.user_code import Reference, line_of, load_module
 
 if TYPE_CHECKING:
     import numpy as np
 
     from infc.calibration.sources import Row
-
-_REFERENCE = re.compile(
-    r"(?P<module>.+\.py|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A name in a module: `module` is dotted, or a path that ends in `.py`."""
-
-    module: str
-    name: str
-
-    @classmethod
-    def parse(cls, text: str) -> Reference | None:
-        """None where `text` is no such reference."""
-        match = _REFERENCE.fullmatch(text)
-        return cls(match["module"], match["name"]) if match else None
-
-    @property
-    def is_file(self) -> bool:
-        """Whether `module` is a path."""
-        return self.module.endswith(".py")
 
 
 class Callable:
@@ -158,30 +132,6 @@ class Callable:
         return {name: _as_array(v, name, where) for name, v in named.items()}
 
 
-def load_module(reference: Reference, folder: Path) -> Any:
-    """The module, with the place it is in on the path, as `python FILE` and `python -m` do.
-
-    Raises:
-        InfcError: E407 for a file that is no Python source; besides, whatever its code raises.
-    """
-    from importlib import import_module, util
-
-    path = folder / reference.module
-    beside = str(path.parent if reference.is_file else folder)
-    if beside not in sys.path:
-        sys.path.insert(0, beside)
-    if not reference.is_file:
-        return import_module(reference.module)
-    name = f"infc_calibration_{path.stem}"
-    spec = util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise fail("E407", f"`{reference.module}` is no Python source")
-    module = util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look modules up
-    spec.loader.exec_module(module)
-    return module
-
-
 def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
     import numpy as np
 
@@ -197,30 +147,3 @@ def _as_array(value: Any, name: str, where: str) -> np.ndarray[Any, Any]:
             "E404", f"the value for `{name}` is a `{type(value).__name__}`, no array", where=where
         )
     return array
-
-
-def line_of(error: BaseException) -> str:
-    """`file.py:12 in samples`: the last of the user's own lines, "" where there is none."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{Path(error.filename).name}:{error.lineno}"
-    own = Path(__file__).parent.parent
-    users = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<")
-        and not Path(frame.filename).is_relative_to(own)
-        and not _is_library(frame.filename)
-    ]
-    return (
-        f"{Path(users[-1].filename).name}:{users[-1].lineno} in {users[-1].name}" if users else ""
-    )
-
-
-def _is_library(filename: str) -> bool:
-    """Whether a file belongs to Python or a package: its users are to blame."""
-    import sysconfig
-
-    paths = sysconfig.get_paths()
-    return any(
-        Path(filename).is_relative_to(paths[key]) for key in ("stdlib", "purelib", "platlib")
-    )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from infc.calibration.callables import Callable, Reference
+from infc.calibration.callables import Callable
 from infc.calibration.images import SUFFIXES, ImageFolder
 from infc.calibration.npy import MAGIC
 from infc.calibration.sources import ArrayFolder, Listing, Source, StackedArrays
@@ -16,6 +16,7 @@ from infc.diagnostics import fail
 from infc.preprocessing import FOR_IMAGES, FOR_TABLES, Preprocess
 from infc.request import CalibrationOptions
 from infc.signature import TensorSpec
+from infc.user_code import Reference
 
 RANDOM = "random"
 ARRAYS = frozenset({".npy", ".npz"})

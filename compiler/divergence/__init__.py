@@ -28,6 +28,8 @@ from infc.divergence.rebuilding import load_source, rebuild
 from infc.divergence.verdict import Row, State, ceiling_db, first_of, judge, steepest
 from infc.feeds import make_feeds, write_feeds
 from infc.frontends import Source
+from infc.frontends.frameworks import of_back_ends
+from infc.frontends.recorded import reading_of
 from infc.reference import reference_sets
 from infc.request import Precision, VerifyOptions, WorkerLimits
 from infc.targets import Artifact, Target
@@ -81,6 +83,7 @@ def debug_accuracy(
     min_sqnr_db: float | None = None,
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     toolchains: Mapping[str, str] | None = None,
+    allow_pickle: bool = False,
     progress: Progress = lambda target, step: None,
 ) -> AccuracyResult:
     """Compare every layer of the bundle's artifact with the float graph of its `source`.
@@ -99,7 +102,9 @@ def debug_accuracy(
     require_toolchain(target)
     with scratch_folder() as scratch:
         progress("", "reading the model")
-        origin = load_source(source, subject)
+        place, given = scratch / "source", toolchains or {}
+        how = reading_of(subject, place, limits, given, allow_pickle=allow_pickle)
+        origin = load_source(source, subject, how)
         sets, inputs = _sets(subject, origin, data, scratch, limits, progress)
         progress("", "making its graphs again")
         measured_on = sets.feeds if data is None else _typical(subject, origin, scratch)
@@ -158,7 +163,7 @@ def _open(path: Path, toolchains: Mapping[str, str]) -> tuple[Bundle, Target]:
     """The bundle and its target, whose workers run where the user says."""
     subject = bundle.open_bundle(path)
     recorded = Target.from_json(subject.manifest["target"])
-    (target,) = targets.in_toolchains([recorded], toolchains)
+    (target,) = targets.in_toolchains([recorded], of_back_ends(toolchains))
     return subject, target
 
 

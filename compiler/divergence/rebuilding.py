@@ -19,19 +19,11 @@ from typing import TYPE_CHECKING, Any
 from infc import building, frontends, pipeline, precision, quantizing
 from infc.bundle import Bundle
 from infc.diagnostics import fail
-from infc.frontends import Source
+from infc.frontends import Reading, Source, recorded
 from infc.passes import pass_names
 from infc.quantization import Range
 from infc.quantizing import Calibrated
-from infc.request import (
-    CalibrationOptions,
-    Dim,
-    InputSpec,
-    PassOptions,
-    Precision,
-    VerifyOptions,
-    WorkerLimits,
-)
+from infc.request import CalibrationOptions, PassOptions, Precision, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import BackEnd, Target, back_end
 from infc.targets.abilities import samples_of
@@ -61,40 +53,26 @@ class Rebuilt:
     samples: tuple[Path, ...]
 
 
-def load_source(path: Path, subject: Bundle) -> Source:
+def load_source(path: Path, subject: Bundle, how: Reading) -> Source:
     """The source model of `subject` with the shapes that it was compiled with.
 
     Raises:
         InfcError: E606 where `path` is another model, E1xx.
     """
-    recorded = subject.manifest["source"]
-    source = frontends.load(path)
-    if source.sha256 != recorded["sha256"]:
+    said = subject.manifest["source"]
+    imported = recorded.is_imported(subject)
+    # Another ONNX model's inputs may have other shapes: it is told apart before they are given.
+    source = recorded.load(path, subject, how) if imported else frontends.load(path, how=how)
+    if source.sha256 != said["sha256"]:
         raise fail(
             "E606",
             f"`{path}` is not the model that `{subject.path}` was compiled from",
             notes=(
-                f"`{recorded['file']}` had SHA-256 {recorded['sha256']}\n"
-                f"`{path.name}` has {source.sha256}",
+                f"`{said['file']}` had SHA-256 {said['sha256']}\n`{path.name}` has {source.sha256}",
             ),
             help="name that model, or compile this one again",
         )
-    return frontends.load(path, [_input(spec) for spec in subject.inputs if spec.shape is not None])
-
-
-def _input(spec: TensorSpec) -> InputSpec:
-    """What `--input` would have to say for `spec`."""
-    bounds = spec.bounds or {}
-
-    def dim(given: int | str | None) -> Dim:
-        if isinstance(given, int):
-            return Dim(low=given, typical=given, high=given)
-        if given is not None and given in bounds:
-            low, typical, high = bounds[given]
-            return Dim(low=low, typical=typical, high=high)
-        return Dim(name=given)
-
-    return InputSpec(spec.name, tuple(dim(d) for d in spec.shape or ()))
+    return source if imported else recorded.load(path, subject, how)
 
 
 def rebuild(

@@ -1,19 +1,23 @@
 """Frontends: a file in, an `onnx_ir.Model` out.
 
 `load` is the only entry. `sniff` decides what a file is from its bytes; each frontend returns a
-`Source`, in which everything later stages need to know about the origin is said once.
+`Source`, in which everything later stages need to know about the origin is said once. What is not
+ONNX is made ONNX by its own framework, in a worker (`importing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import Diagnostic, fail
-from infc.request import InputSpec
+from infc.import_options import ImportOptions
+from infc.input_spec import InputSpec
+from infc.request import WorkerLimits
 from infc.signature import TensorSpec
+from infc.targets import Worker
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,6 +33,36 @@ class Reference:
     module: str
     entry: Path
     options: dict[str, str] = field(default_factory=dict)
+    worker: Worker = field(default_factory=Worker)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the ONNX graph of an imported model comes from.
+
+    `exporter` says which way of exporting was used, `versions` those of all that had a part in it,
+    `options` is what the user said, for the manifest. `exported` is the exporter's own file.
+    """
+
+    framework: str
+    exporter: str
+    versions: Mapping[str, str]
+    options: Mapping[str, Any]
+    exported: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How and where a model that is not ONNX is imported.
+
+    `scratch` is a folder that must stay as long as the model is used; `toolchains` maps frameworks
+    to the environments that their exporters run in.
+    """
+
+    scratch: Path
+    options: ImportOptions = field(default_factory=ImportOptions)
+    toolchains: Mapping[str, str] = field(default_factory=dict)
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +81,8 @@ class Source:
     digest: Callable[[], str]
     reference: Reference
     notes: tuple[Diagnostic, ...] = ()
+    origin: Origin | None = None
+    """None for ONNX."""
 
     @property
     def sha256(self) -> str:
@@ -58,12 +94,16 @@ class Source:
         return self.digest()
 
 
-def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
-    """Read the model file `path`.
+def load(path: Path, inputs: Sequence[InputSpec] = (), how: Reading | None = None) -> Source:
+    """Read the model `path`: a file, the folder of a SavedModel, or `package.module:factory`.
+
+    Only ONNX can be read without `how`.
 
     Raises:
-        InfcError: E100 to E108, all of them found at once where there are several.
+        InfcError: E100 to E108, all of them found at once where there are several; E111 to E116
+            and E501 for what is not ONNX.
     """
+    from infc.frontends.frameworks import framework_of
     from infc.frontends.sniff import EXPORT, Kind, sniff
 
     kind = sniff(path)
@@ -71,8 +111,10 @@ def load(path: Path, inputs: Sequence[InputSpec] = ()) -> Source:
         from infc.frontends import onnx
 
         return onnx.load(path, inputs)
-    raise fail(
-        "E101",
-        f"`{path}` is {kind.value}; this version of infc reads ONNX",
-        help=EXPORT[kind],
-    )
+    framework = framework_of(kind)
+    if framework is None:
+        raise fail("E101", f"`{path}` is {kind.value}, which infc does not read", help=EXPORT[kind])
+    from infc.frontends import importing
+
+    assert how is not None, "an importer needs a place to work in"
+    return importing.load(path, kind, framework, inputs, how)

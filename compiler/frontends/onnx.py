@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from infc.diagnostics import fail
 from infc.frontends import Reference, Source
 from infc.frontends.findings import Findings, printable, quoted
-from infc.request import InputSpec
+from infc.input_spec import InputSpec
 from infc.signature import DTYPES, TensorSpec
 
 if TYPE_CHECKING:

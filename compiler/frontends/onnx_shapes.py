@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from infc.frontends.findings import Findings, quoted
-from infc.request import Dim, InputSpec
+from infc.input_spec import Dim, InputSpec
 
 Bounds = Mapping[str, tuple[int, int, int]]
 
@@ -68,6 +68,7 @@ def apply_inputs(graph: onnx.GraphProto, specs: Sequence[InputSpec], findings: F
             continue
         if value.type.WhichOneof("value") not in (None, "tensor_type"):
             continue  # no tensor: the check of the interface says so
+        _check_dtype(spec, value, findings)
         shape = value.type.tensor_type.shape
         if not value.type.tensor_type.HasField("shape"):
             for axis in range(len(spec.dims)):
@@ -93,6 +94,15 @@ def apply_inputs(graph: onnx.GraphProto, specs: Sequence[InputSpec], findings: F
     for value in graph.input:
         _check_size(value, bounds, bool(specs), findings)
     return bounds
+
+
+def _check_dtype(spec: InputSpec, value: onnx.ValueInfoProto, findings: Findings) -> None:
+    code = value.type.tensor_type.elem_type
+    if not spec.dtype or not code:
+        return
+    has = onnx.helper.tensor_dtype_to_np_dtype(code).name
+    if spec.dtype != has:
+        findings.add("E106", f"`--input {spec}`: the model's {quoted(spec.name)} is {has}")
 
 
 def substitute(dim: onnx.TensorShapeProto.Dimension, meaning: Mapping[str, Dim]) -> None:

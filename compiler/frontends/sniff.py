@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infc.diagnostics import InfcError, fail
+from infc.user_code import Reference
 
 HEAD_BYTES = 4096
 TAIL_BYTES = 1 << 18
@@ -23,6 +24,7 @@ class Kind(Enum):
     """The model formats infc can tell apart; the value is how a message names them."""
 
     ONNX = "an ONNX model"
+    PYTHON = "Python code that makes a model"
     ONNX_TEXT = "an ONNX model in text form"
     TORCHSCRIPT = "a TorchScript archive"
     TORCH_EXPORT = "a torch.export archive (.pt2)"
@@ -105,7 +107,7 @@ _TEXTS = (
 
 
 def sniff(path: Path) -> Kind:
-    """Return the kind of the file or folder `path`.
+    """Return the kind of the file or folder `path`, or of `package.module:factory`.
 
     Binary data that is none of the others is taken for ONNX, whose protobuf has no magic number;
     its frontend then says what is wrong with it.
@@ -113,6 +115,8 @@ def sniff(path: Path) -> Kind:
     Raises:
         InfcError: E100 where it cannot be read, E101 where it is plainly no model.
     """
+    if Reference.parse(str(path)) is not None and not os.path.lexists(path):
+        return Kind.PYTHON
     try:
         if path.is_dir():
             return _sniff_folder(path)

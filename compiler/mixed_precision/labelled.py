@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.calibration.callables import Callable, Reference
+from infc.calibration.callables import Callable
 from infc.calibration.data import Samples
 from infc.calibration.discovery import find_source
 from infc.calibration.fitting import Shape
@@ -29,6 +29,7 @@ from infc.diagnostics import fail
 from infc.preprocessing import Preprocess
 from infc.request import CalibrationOptions
 from infc.signature import TensorSpec, numpy_dtype, save_tensors
+from infc.user_code import Reference
 
 if TYPE_CHECKING:
     import numpy as np

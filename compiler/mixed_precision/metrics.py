@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infc.budget import TOP1
 from infc.diagnostics import InfcError, did_you_mean, fail
+from infc.user_code import Reference, line_of, load_module
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,8 +133,6 @@ def _joined(arrays: list[Array]) -> Any:
 
 
 def _function(name: str, folder: Path) -> Callable[[Any, Any], Any]:
-    from infc.calibration.callables import Reference, load_module
-
     reference = Reference.parse(name)
     if reference is None:
         raise fail("E423", f"`{name}` is neither `module:function` nor `file.py:function`")
@@ -157,8 +156,6 @@ def _function(name: str, folder: Path) -> Callable[[Any, Any], Any]:
 
 def _blamed(name: str, error: BaseException) -> InfcError:
     """E423 for what the user's code raised, with the line it came from."""
-    from infc.calibration.callables import line_of
-
     if isinstance(error, InfcError):
         return error
     return fail(

@@ -1,6 +1,7 @@
 """What a worker in infc's own package does for a back end: check, build, run, bench.
 
-A module that is not a back end may define `ACTIONS` itself: name to function of the payload.
+A module may define `ACTIONS` of its own as well: name to function of the payload. One that runs
+models without being a back end has `open` and `device` alone.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from infc.targets import Artifact, BackEnd, BuildJob, RunJob, Target
 
 
 def actions(module: str) -> Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]:
-    """The actions of `module`: its own, or those of a back end."""
+    """The actions of `module`: its own before those of a back end."""
     end: Any = import_module(module)
-    own: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] | None
-    own = getattr(end, "ACTIONS", None)
-    return own or {name: partial(action, end) for name, action in ACTIONS.items()}
+    own: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+    own = getattr(end, "ACTIONS", {})
+    return {name: partial(action, end) for name, action in ACTIONS.items()} | dict(own)
 
 
 def _specs(rows: Any) -> tuple[TensorSpec, ...]:

@@ -13,7 +13,7 @@ from command import write_model
 from infc import frontends
 from infc.diagnostics import Diagnostic, ExitCode, InfcError
 from infc.frontends import Source
-from infc.request import InputSpec
+from infc.input_spec import InputSpec
 
 PAIR = """
 <ir_version: 8, opset_import: ["" : 17]>

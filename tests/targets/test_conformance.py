@@ -20,7 +20,8 @@ from infc.bundle import open_bundle
 from infc.comparison import THRESHOLDS, compare, require
 from infc.diagnostics import Diagnostic, InfcError
 from infc.feeds import make_feeds, write_feeds
-from infc.request import InputSpec, Precision, Request, VerifyOptions, WorkerLimits
+from infc.input_spec import InputSpec
+from infc.request import Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
 from infc.targets import BACK_ENDS, Target, back_end, look_up
 from infc.workers.versions import versions

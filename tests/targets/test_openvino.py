@@ -14,7 +14,8 @@ from conformance_models import CASES, model, random
 
 from infc import driver, results
 from infc.diagnostics import InfcError
-from infc.request import InputSpec, Precision, Request
+from infc.input_spec import InputSpec
+from infc.request import Precision, Request
 from infc.signature import TensorSpec
 from infc.targets import BackEndError, BuildJob, RunJob, Target, look_up, openvino, openvino_sdk
 

@@ -1,0 +1,115 @@
+"""Models of other frameworks, made ONNX by the framework's own exporter, in a worker.
+
+The worker's action `import` takes
+
+    {"path": PATH | "package.module:factory", "kind": Kind.name, "options": ImportOptions,
+     "inputs": [{"name", "dtype": "" | DTYPE, "dims": [{"name", "low", "typical", "high"}, ...]}],
+     "output": FOLDER}
+
+writes `FOLDER/model.onnx`, in which inputs, outputs and dynamic dimensions have the user's names,
+and answers
+
+    {"exporter": "torch.export",            which one was used
+     "versions": {"torch": "2.13.0"},        of what had a part in it
+     "entry": PATH,                          what `open` runs for the reference: the source itself,
+                                             or a file in FOLDER
+     "options": {},                          text for `open`, in `job.target.options`
+     "notes": [Diagnostic, ...]}             warnings and notes for the user
+
+It raises `InfcError`: E111 for what cannot be exported, E113 for what would run code, E114 for what
+the framework cannot load, E115 for an input without a shape, E116 for an unsafe archive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+
+from infc import workers
+from infc.diagnostics import Diagnostic, InfcError, fail
+from infc.frontends import Origin, Reading, Reference, Source, onnx
+from infc.frontends.frameworks import Framework, worker_of
+from infc.frontends.sniff import Kind
+from infc.input_spec import InputSpec
+
+MODEL = "model.onnx"
+
+
+def load(
+    path: Path, kind: Kind, framework: Framework, inputs: Sequence[InputSpec], how: Reading
+) -> Source:
+    """Export `path` and read the result; its reference is the model in its own framework.
+
+    Raises:
+        InfcError: E501 where the framework is missing, E111 to E116, and E112 where what the
+            exporter wrote is no valid ONNX.
+    """
+    worker = worker_of(framework, how.toolchains)
+    folder = (how.scratch / "import").resolve()
+    folder.mkdir(parents=True)
+    document = {
+        "path": str(path) if kind is Kind.PYTHON else str(path.resolve()),
+        "kind": kind.name,
+        "options": {**how.options.to_json(), "allow_pickle": how.options.allow_pickle},
+        "inputs": [asdict(spec) for spec in inputs],
+        "output": str(folder),
+    }
+    what = f"`{framework.name}` while exporting the model"
+    call = workers.Call(
+        framework.module, "import", document, folder / "run", how.scratch / "log", what, worker
+    )
+    answer = workers.call(call, how.limits)
+    exported = folder / MODEL
+    try:
+        source = onnx.load(exported, inputs)
+    except InfcError as error:
+        raise _invalid(path, answer["exporter"], error) from error
+    return replace(
+        source,
+        path=path,
+        kind=kind.name.lower().replace("_", "-"),
+        digest=cache(lambda: _digest(path, kind, exported)),
+        reference=Reference(
+            framework.module, Path(answer["entry"]), dict(answer["options"]), worker
+        ),
+        notes=(*map(Diagnostic.from_json, answer["notes"]), *source.notes),
+        origin=Origin(
+            framework.name,
+            answer["exporter"],
+            dict(sorted(answer["versions"].items())),
+            how.options.to_json(),
+            exported,
+        ),
+    )
+
+
+def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:
+    """What the exporter wrote does not hold water; what concerns the user's words stays theirs."""
+    if all(d.code in ("E106", "E108") for d in error.diagnostics):
+        return error
+    found = tuple(f"{d.message} ({d.where})" if d.where else d.message for d in error.diagnostics)
+    return fail(
+        "E112",
+        f"`{exporter}` left no valid ONNX of `{path}`",
+        notes=found,
+        help="another version of the exporter may do better; `infc explain E112` has more",
+    )
+
+
+def _digest(path: Path, kind: Kind, exported: Path) -> str:
+    """The SHA-256 of the file, of all files in a folder, or of the export of what is only code."""
+    if path.is_dir():
+        whole = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            name = file.relative_to(path).as_posix().encode()
+            whole.update(len(name).to_bytes(8, "little") + name + bytes.fromhex(_sha256(file)))
+        return whole.hexdigest()
+    return _sha256(exported if kind is Kind.PYTHON else path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

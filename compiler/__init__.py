@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from infc.api import bench, compile, debug_accuracy, inspect, optimize, quantize, verify
     from infc.budget import BudgetOptions
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
+    from infc.import_options import ImportOptions
     from infc.preprocessing import Preprocess
     from infc.request import (
         CalibrationOptions,
@@ -37,6 +38,7 @@ __all__ = [
     "CalibrationOptions",
     "Diagnostic",
     "ExitCode",
+    "ImportOptions",
     "InfcError",
     "PassOptions",
     "Precision",
@@ -59,6 +61,7 @@ _HOMES = {
     ),
     "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
+    "infc.import_options": ("ImportOptions",),
     "infc.preprocessing": ("Preprocess",),
     "infc.request": (
         "CalibrationOptions",

@@ -623,6 +623,49 @@ _TABLE = (
         "refused, and so is a lock for another platform or another toolchain.",
     ),
     Code(
+        "E511",
+        "the artifact can only be built on the device",
+        ExitCode.TOOLCHAIN_MISSING,
+        "TensorRT times its kernels on the GPU that the engine is for, so that an engine is built "
+        "there and nowhere else. infc writes a deferred bundle then: the graph, the builder and a "
+        "script `./finish` that builds the engine on the device, verifies it there and completes "
+        "the bundle. `--no-deferred` refuses that; `--remote ssh://user@host` builds on the "
+        "device while infc waits.",
+    ),
+    Code(
+        "E512",
+        "the other machine does not let infc in",
+        ExitCode.TOOLCHAIN_MISSING,
+        "`--remote` uses OpenSSH's `ssh` with the user's own configuration. It could not get "
+        "in: the name is unknown, nothing answers there, the host's key is not the one in "
+        "known_hosts or is not known at all, or no key of the user's is accepted. infc asks no "
+        "questions and never turns the check of host keys off. Whatever `ssh HOST true` needs to "
+        "succeed without a question, `--remote` needs too; for a password there is SSH_ASKPASS.",
+    ),
+    Code(
+        "E513",
+        "the connection to the other machine was lost",
+        ExitCode.BUILD_FAILED,
+        "The connection broke and could not be made again. What the other machine has received "
+        "stays there, in its cache folder; the same command sends only the rest, and removes it "
+        "at the end. The bundle that was to be finished is as it was.",
+    ),
+    Code(
+        "E514",
+        "the engine cannot be built on this machine",
+        ExitCode.TOOLCHAIN_MISSING,
+        "The machine that is to build the engine has no Python 3, no TensorRT, another release "
+        "of it than the one that the bundle is for, no GPU, or one of another compute "
+        "capability. Nothing was built; the bundle is as it was.",
+    ),
+    Code(
+        "E515",
+        "the other machine's disk is full",
+        ExitCode.BUILD_FAILED,
+        "What the build needs, or the engine itself, does not fit there. The message says where "
+        "and how much. What was sent has been removed again, and the bundle is as it was.",
+    ),
+    Code(
         "E601",
         "the optimised graph does not answer as the source model does",
         ExitCode.VERIFICATION_FAILED,
@@ -680,6 +723,15 @@ _TABLE = (
         "true of the artifact that was built now.",
     ),
     Code(
+        "E608",
+        "the artifact was built, and not verified",
+        ExitCode.VERIFICATION_FAILED,
+        "The engine could be built and could not be run: there is no GPU driver, or another "
+        "library stood in for the target's. The bundle is in the state `built`, not `ready`, and "
+        "its verdict is `not verified`. `./finish` on the device runs the engine that is there "
+        "and settles it.",
+    ),
+    Code(
         "E701",
         "the bundle cannot be written",
         ExitCode.BUILD_FAILED,
@@ -724,6 +776,14 @@ _TABLE = (
         "environment variable INFC_MODEL_KEY, or from the file that INFC_MODEL_KEY_FILE names; it "
         "is no argument of any command, and no file that infc writes holds it. GCM tells a wrong "
         "key, or a file that was changed, from the right ones before anything is loaded.",
+    ),
+    Code(
+        "E707",
+        "the bundle is not finished",
+        ExitCode.BUILD_FAILED,
+        "The bundle is deferred: it holds the graph and the builder, and its engine is still to "
+        "be built on the device. Run `./finish` in it there, or `infc finish BUNDLE --remote "
+        "ssh://user@host` here.",
     ),
 )
 

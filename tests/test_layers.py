@@ -16,6 +16,8 @@ CORE = {
     "infc.budget",
     "infc.request",
     "infc.input_spec",
+    "infc.import_options",
+    "infc.user_code",
     "infc.diagnostics",
     "infc.places",
     "infc.model_key",

@@ -54,7 +54,7 @@ typedef struct infc_tensor {
 
 typedef struct infc_file {
   const char* name; /* relative to the folder `model` */
-  const char* sha256;
+  const char* sha256; /* "" where the file was still to be built when this was generated */
 } infc_file;
 
 typedef struct infc_setting {

@@ -64,16 +64,20 @@ def line_of(error: BaseException) -> str:
     """`file.py:12 in samples`: the last of the user's own lines, "" where there is none."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}"
-    own = Path(__file__).parent
     users = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<")
-        and not Path(frame.filename).is_relative_to(own)
-        and not _is_library(frame.filename)
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)
     ]
     return (
         f"{Path(users[-1].filename).name}:{users[-1].lineno} in {users[-1].name}" if users else ""
+    )
+
+
+def is_users(filename: str) -> bool:
+    """Whether a file with code is the user's: neither Python's, nor a package's, nor infc's."""
+    return (
+        not filename.startswith("<")
+        and not Path(filename).is_relative_to(Path(__file__).parent)
+        and not _is_library(filename)
     )
 
 

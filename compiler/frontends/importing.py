@@ -3,6 +3,7 @@
 The worker's action `import` takes
 
     {"path": PATH | "package.module:factory", "kind": Kind.name, "options": ImportOptions,
+     "home": FOLDER,                         where the user is: for what is relative in the above
      "inputs": [{"name", "dtype": "" | DTYPE, "dims": [{"name", "low", "typical", "high"}, ...]}],
      "output": FOLDER}
 
@@ -53,6 +54,7 @@ def load(
     document = {
         "path": str(path) if kind is Kind.PYTHON else str(path.resolve()),
         "kind": kind.name,
+        "home": str(Path.cwd()),
         "options": {**how.options.to_json(), "allow_pickle": how.options.allow_pickle},
         "inputs": [asdict(spec) for spec in inputs],
         "output": str(folder),
@@ -71,7 +73,7 @@ def load(
         source,
         path=path,
         kind=kind.name.lower().replace("_", "-"),
-        digest=cache(lambda: _digest(path, kind, exported)),
+        digest=source.digest if kind is Kind.PYTHON else cache(lambda: _digest(path)),
         reference=Reference(
             framework.module, Path(answer["entry"]), dict(answer["options"]), worker
         ),
@@ -99,15 +101,15 @@ def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:
     )
 
 
-def _digest(path: Path, kind: Kind, exported: Path) -> str:
-    """The SHA-256 of the file, of all files in a folder, or of the export of what is only code."""
+def _digest(path: Path) -> str:
+    """The SHA-256 of the file, or of all files in a folder."""
     if path.is_dir():
         whole = hashlib.sha256()
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             name = file.relative_to(path).as_posix().encode()
             whole.update(len(name).to_bytes(8, "little") + name + bytes.fromhex(_sha256(file)))
         return whole.hexdigest()
-    return _sha256(exported if kind is Kind.PYTHON else path)
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

@@ -330,6 +330,14 @@ _TABLE = (
         "files.",
     ),
     Code(
+        "E117",
+        "the file is damaged",
+        ExitCode.BUILD_FAILED,
+        "What the file says of itself does not hold: it ends before its parts do, an offset leads "
+        "out of it, a part has the wrong form. A truncated download or an interrupted export is "
+        "the usual cause. Nothing was loaded.",
+    ),
+    Code(
         "E201",
         "unknown target",
         ExitCode.USAGE,

@@ -7,11 +7,12 @@ wheel, $INFC_HOME/sdk, the system.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from infc.diagnostics import fail
+from infc.places import data_folder
 
 SYSTEM = ("/usr/local/include/onnxruntime", "/usr/include/onnxruntime")
 
@@ -26,17 +27,16 @@ def _first(candidates: Sequence[Path], holds: Callable[[Path], bool]) -> Path | 
     return next((c for c in candidates if holds(c)), None)
 
 
-def _roots(environment: Mapping[str, str]) -> list[Path]:
+def _roots() -> list[Path]:
     """Folders that hold an unpacked release of ONNX Runtime (include/, lib/)."""
-    home = Path(environment.get("INFC_HOME") or Path.home() / ".local" / "share" / "infc")
-    named = [Path(environment["ONNXRUNTIME_ROOT"])] if environment.get("ONNXRUNTIME_ROOT") else []
-    return [*named, home / "sdk" / "onnxruntime"]
+    named = os.environ.get("ONNXRUNTIME_ROOT")
+    return [*([Path(named)] if named else []), data_folder() / "sdk" / "onnxruntime"]
 
 
-def _library(environment: Mapping[str, str]) -> Path | None:
+def _library() -> Path | None:
     """`libonnxruntime.so*`: of ONNXRUNTIME_ROOT, of the wheel, of $INFC_HOME/sdk, in this order."""
     package = _package()
-    *named, home = [root / "lib" for root in _roots(environment)]
+    *named, home = [root / "lib" for root in _roots()]
     folders = [*named, *([package / "capi"] if package else []), home]
     found = (sorted(folder.glob("libonnxruntime.so*")) for folder in folders)
     return next((files[0] for files in found if files), None)
@@ -48,7 +48,7 @@ def entries() -> dict[str, str]:
     Raises:
         InfcError: E501 where the C headers (the wheel has none) or the library is missing.
     """
-    roots = [r / "include" for r in _roots(os.environ)]
+    roots = [r / "include" for r in _roots()]
     folders = [f / sub for f in roots for sub in ("", "onnxruntime")] + list(map(Path, SYSTEM))
     folders += [f / "core" / "session" for f in folders]
     headers = _first(folders, lambda f: (f / "onnxruntime_c_api.h").is_file())
@@ -60,7 +60,7 @@ def entries() -> dict[str, str]:
             "a release archive\nfrom https://github.com/microsoft/onnxruntime/releases and set "
             "ONNXRUNTIME_ROOT to its folder",
         )
-    library = _library(os.environ)
+    library = _library()
     if library is None:
         raise fail(
             "E501",
@@ -72,5 +72,5 @@ def entries() -> dict[str, str]:
 
 def library_path() -> list[Path]:
     """The folder of the library, where there is one."""
-    library = _library(os.environ)
+    library = _library()
     return [library.parent] if library else []

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from infc import workers
 from infc.bundle import publish, sha256_of
 from infc.diagnostics import Diagnostic, InfcError
-from infc.loaders.compiling import cache_folder
+from infc.places import cache_folder
 from infc.request import WorkerLimits
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from infc.bundle import Bundle, publish, sha256_of
 from infc.diagnostics import fail
 from infc.loaders.programs import call
 from infc.loaders.rendering import plain
+from infc.places import cache_folder
 from infc.request import WorkerLimits
 from infc.targets import Target, back_end
 from infc.workers.versions import versions
@@ -147,14 +148,6 @@ def _tool(name: str) -> str:
     if path is None:
         raise fail("E501", f"`{name}` was not found", help=f"apt install {name}")
     return path
-
-
-def cache_folder() -> Path:
-    """`$INFC_HOME/cache`, or `~/.cache/infc`."""
-    home = os.environ.get("INFC_HOME")
-    if home:
-        return Path(home) / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infc"
 
 
 def _key(folder: Path, target: Target, compiler: str, entries: Mapping[str, str]) -> str:

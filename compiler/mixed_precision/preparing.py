@@ -15,6 +15,7 @@ from infc.mixed_precision.labelled import PACK, is_batched
 from infc.mixed_precision.layers import CANONICAL, scheme_to_json
 from infc.mixed_precision.sensitivity import Layer, Sensitivity, cache_key, keep, load_cached
 from infc.mixed_precision.worker import MEASURED_LABELLED, MEASURED_RUNS
+from infc.places import cache_folder
 from infc.quantizing import Calibrated
 from infc.request import CalibrationOptions, WorkerLimits
 from infc.signature import TensorSpec
@@ -160,8 +161,6 @@ def _sensitivity(
     tell: Tell,
 ) -> Sensitivity:
     """From the cache where the same was measured before."""
-    from infc.loaders.compiling import cache_folder
-
     model, data, row = ranges.model, ranges.data, job["labelled"]
     # Nobody knows what somebody's code will do the next time.
     stable = bool(data) and (not row["feeds"] or (options.metric == TOP1 and row["data"]))

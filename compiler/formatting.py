@@ -54,6 +54,12 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def listed(items: Sequence[str], most: int = 5) -> str:
+    """The first `most` items, and how many more there are: `a, b and 7 more`."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
 def columns(rows: Sequence[Sequence[str]], *, indent: str = "", right: Sequence[int] = ()) -> str:
     """Align `rows` in columns two spaces apart; those in `right` to the right, no trailing space.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from infc import building
 from infc.diagnostics import Diagnostic, InfcError, Severity
 from infc.feeds import make_feeds, write_feeds
+from infc.formatting import listed
 from infc.quantization import Range
 from infc.request import CalibrationOptions, Precision, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from infc.passes.precision import PrecisionRecord
 
 TYPES = {Precision.FP16: "float16", Precision.BF16: "bfloat16"}
-NAMED = 5
-"""A warning names this many values."""
 LARGE_BYTES = 1 << 16
 """Constants up to this size may be read by ONNX's version converter: shapes, axes, scales."""
 
@@ -271,7 +270,7 @@ def _overflowing(record: PrecisionRecord, target: Target, measured: Measured) ->
             "E420",
             f"{count} of the graph may overflow {TYPES[target.precision]}: "
             f"what computes them for `{target.name}` stays in float32",
-            notes=(_listed([f"`{name}` reaches {peak:.3g}" for name, peak in peaks]),),
+            notes=(listed([f"`{name}` reaches {peak:.3g}" for name, peak in peaks]),),
             help=f"measured on {measured.source}; `--calibration DATA` measures on typical ones",
             severity=Severity.WARNING,
         )
@@ -286,12 +285,7 @@ def _weights(kept: Sequence[tuple[str, str]], target: Target, stored: str) -> li
             "E420",
             f"{len(kept)} weight{'' if len(kept) == 1 else 's'} cannot be stored in {stored} for "
             f"`{target.name}`, and stay in float32",
-            notes=(_listed([f"`{name}` {why}" for name, why in kept]),),
+            notes=(listed([f"`{name}` {why}" for name, why in kept]),),
             severity=Severity.WARNING,
         )
     ]
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
-    return ", ".join(items[:NAMED]) + more

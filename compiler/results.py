@@ -21,6 +21,7 @@ from infc.formatting import (
     format_error,
     format_shape,
     format_sqnr,
+    listed,
 )
 from infc.output import Output
 
@@ -133,7 +134,8 @@ def _nodes(result: CompileResult | OptimizeResult) -> str:
 def _kept(budget: Mapping[str, Any]) -> str:
     """What a budget left in float, and what that was good for."""
     kept, before, after = budget["keep"], budget["int8"], budget.get("artifact", budget["found"])
-    lines = [f"{len(kept)} of {count(len(budget['layers']), 'layer')}{_named(kept)}"]
+    names = f": {listed(kept)}" if kept else ""
+    lines = [f"{len(kept)} of {count(len(budget['layers']), 'layer')}{names}"]
     if "sqnr_db" in after:
         figures = f"SQNR {format_sqnr(before['sqnr_db'])} -> {format_sqnr(after['sqnr_db'])}"
         lines.append(f"{figures}, at least {budget['min_sqnr_db']:g} dB")
@@ -142,14 +144,6 @@ def _kept(budget: Mapping[str, Any]) -> str:
         figures = f"{name} {before['metric']:.6g} -> {after['metric']:.6g}"
         lines.append(f"{figures}, float {exact:.6g}, drop at most {budget['max_drop']:g}")
     return "\n".join(lines)
-
-
-def _named(names: Sequence[str]) -> str:
-    """Up to five names after a colon; nothing for none."""
-    if not names:
-        return ""
-    rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f": {', '.join(names[:5])}{rest}"
 
 
 def _verdict(proof: Mapping[str, Any]) -> str:

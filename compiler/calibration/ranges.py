@@ -28,6 +28,7 @@ from infc.calibration.histogram import BINS, EXPONENT_BIAS, OCTAVES, STEPS, Hist
 from infc.calibration.observers import MAX_CHANNELS, Statistics
 from infc.calibration.thresholds import choose
 from infc.diagnostics import Diagnostic, Severity, fail
+from infc.formatting import listed
 from infc.quantization import Range
 
 if TYPE_CHECKING:
@@ -81,11 +82,11 @@ class Ranges:
         Raises:
             InfcError: E411 that names them.
         """
-        missing = [name for name in names if name not in self.tensors]
+        missing = [f"`{name}`" for name in names if name not in self.tensors]
         if missing:
             raise fail(
                 "E411",
-                f"the ranges hold nothing about {_listed(missing)}",
+                f"the ranges hold nothing about {listed(missing)}",
                 help=f"they are of another model, or of other tensors of it: {REMEDY}",
             )
 
@@ -118,11 +119,6 @@ class Ranges:
         ]
         lines = ",\n  ".join(rows)
         return f'{json.dumps(head)[:-1]},\n "tensors": {{\n  {lines}\n }}}}\n'
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
 
 def _tensor(s: Statistics) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEnd, Target, Worker, back_end, module_of
+from infc.targets.abilities import deferral_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -51,8 +52,11 @@ def require_any_toolchain(chosen: Sequence[Target]) -> None:
 
 
 def _not_installed(target: Target) -> Diagnostic | None:
-    """E501 for what the target's workers lack, None where they lack nothing."""
+    """E501 for what the target's workers lack, None where they lack nothing or work elsewhere."""
     end = back_end(target.back_end)
+    ability = deferral_of(end)
+    if ability is not None and ability.reason(target) is not None:
+        return None
     try:
         place = end.worker(target)
         if place.toolchain:
@@ -169,6 +173,30 @@ def build(
     artifact = _artifact(value, end, output)
     sealing.close(output / artifact.entry, target)
     return artifact
+
+
+def check(
+    model: ir.Model,
+    source_name: str,
+    end: BackEnd,
+    target: Target,
+    file: Path,
+    scratch: Path,
+    limits: WorkerLimits,
+) -> None:
+    """Ask the back end about every node of `model`, saved in `file`; nothing is built.
+
+    Raises:
+        InfcError: E203 for every node the back end cannot take, E204, E5xx.
+    """
+    payload = {"model": str(file.resolve()), "target": target.to_json()}
+    what = f"`{end.NAME}` while checking the graph"
+    job = workers.Call(
+        module_of(end.NAME), "check", payload, scratch / "check", scratch / "log", what
+    )
+    rows = workers.call(job, limits)["unsupported"]
+    if rows:
+        raise unsupported(model, source_name, end, rows)
 
 
 def _artifact(value: dict[str, Any], end: BackEnd, output: Path) -> Artifact:

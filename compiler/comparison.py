@@ -88,15 +88,20 @@ def compare(
         for name, value in reference.items():
             totals.setdefault(name, _Total()).add(value, answer.get(name))
     return tuple(
-        total.error(
-            name,
-            _held_to(
-                _coarser(threshold, (computed_in or {}).get(name, Precision.FP32)),
-                (noise or {}).get(name),
-            ),
-        )
+        total.error(name, limits_of(name, threshold, noise, computed_in))
         for name, total in totals.items()
     )
+
+
+def limits_of(
+    name: str,
+    threshold: Threshold,
+    noise: Mapping[str, float] | None = None,
+    computed_in: Mapping[str, Precision] | None = None,
+) -> Threshold:
+    """What the output `name` is held to; the arguments are those of `compare`."""
+    own = _coarser(threshold, (computed_in or {}).get(name, Precision.FP32))
+    return _held_to(own, (noise or {}).get(name))
 
 
 def _coarser(threshold: Threshold, precision: Precision) -> Threshold:

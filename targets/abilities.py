@@ -3,14 +3,18 @@
 samples    it quantises by itself: how many calibration samples its converter wants, at most
 SEAL       its artifacts can be encrypted, and how
 release    its artifacts say which release of its SDK wrote them
+absence    its artifacts may not run on this machine at all, and why
+deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from infc.signature import TensorSpec
 from infc.targets import BackEnd, Target
 
 
@@ -44,7 +48,44 @@ def samples_of(end: BackEnd) -> Callable[[Target], int] | None:
     return wanted
 
 
+def absence_of(end: BackEnd, target: Target) -> str:
+    """Why no artifact for `target` can be run on this machine; "" where one can, as a rule."""
+    absence: Callable[[Target], str] | None = getattr(end, "absence", None)
+    return absence(target) if absence else ""
+
+
 def release_of(end: BackEnd, entry: Path) -> str | None:
     """The version of the SDK that wrote the artifact `entry`, None where it does not say."""
     release: Callable[[Path], str] | None = getattr(end, "release", None)
     return release(entry) if release else None
+
+
+@dataclass(frozen=True, slots=True)
+class Deferring:
+    """How a back end leaves the building to the device.
+
+    `reason` says why an artifact cannot be built here, None where it can. `spec_of` is what the
+    program `builder`, which drives the Python module `module`, is told; `release_of` the release of
+    the library that a target asks for, "" for any.
+    """
+
+    reason: Callable[[Target], str | None]
+    spec_of: Callable[[Target, Sequence[TensorSpec], Sequence[TensorSpec]], Mapping[str, Any]]
+    builder: Path
+    module: str
+    release_of: Callable[[Target], str]
+
+
+def deferral_of(end: BackEnd) -> Deferring | None:
+    """How artifacts of `end` are built on the device, None where they never are."""
+    reason: Callable[[Target], str | None] | None = getattr(end, "deferral", None)
+    if reason is None:
+        return None
+    module: Any = end
+    return Deferring(
+        reason,
+        module.spec_of,
+        Path(__file__).with_name("tensorrt_builder.py"),
+        end.MODULES[0],
+        lambda target: target.options.get("release", ""),
+    )

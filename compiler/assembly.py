@@ -12,6 +12,7 @@ from infc import (
     building,
     bundle,
     comparison,
+    handed_over,
     latency,
     loaders,
     logbook,
@@ -24,16 +25,19 @@ from infc import (
     targets,
     verification,
 )
-from infc.diagnostics import Diagnostic, InfcError, internal_error
+from infc.comparison import OutputError
+from infc.diagnostics import Diagnostic, InfcError, fail, internal_error
 from infc.front import Optimized
 from infc.logbook import Stopwatch
 from infc.mixed_precision import Budget, Kept
 from infc.outcomes import Progress, TargetResult
 from infc.quantizing import Calibrated, Quantized
-from infc.reference import describe
+from infc.reference import Reference, describe
 from infc.request import Precision, Request, WorkerLimits
 from infc.targets import BackEnd, Target
+from infc.targets.abilities import absence_of
 from infc.targets.schemes import scheme_of
+from infc.verification import Sets
 
 if TYPE_CHECKING:
     from infc.calibration.pictures import Picture
@@ -100,6 +104,7 @@ def _build_bundle(
     """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
     end = targets.back_end(target.back_end)
     building.require_toolchain(target)
+    absent = _absence(request, end, target)
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
 
@@ -135,24 +140,20 @@ def _build_bundle(
     name = bundle.identifier(request.name or request.stem)
     loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
 
+    graph, entry = scratch / "model.onnx", finished / "model" / artifact.entry
     proof: dict[str, Any] = {"verdict": "skipped"}
     if optimized.reference is not None:
         watch.start("verifying")
-        entry = finished / "model" / artifact.entry
-        errors = optimized.reference.require(
-            lambda sets: verification.check_artifact(sets, target, entry, scratch, request.limits),
-            optimized.model,
+        proof = _proof(
+            optimized, optimized.reference, target, absent, (graph, entry), scratch, request
         )
-        sets = optimized.reference.sets
-        proof = {
-            "verdict": "passed",
-            **describe(optimized.reference.options, sets),
-            "optimized": optimized.proof,
-            "artifact": comparison.summary(errors),
-        }
-        verification.record_sets(sets, finished)
-    entry = finished / "model" / artifact.entry
-    figures = _require_budget(request, optimized, budget, end, target, entry, scratch, watch)
+        verification.record_sets(optimized.reference.sets, finished)
+    if absent:
+        # What can be run of it is the graph that it was built of.
+        subject = latency.Subject(replace(verification.UNOPTIMIZED, name=target.name), graph)
+    else:
+        subject = latency.Subject(target, entry)
+    figures = _require_budget(request, optimized, budget, end, target, subject, scratch, watch)
 
     watch.start("writing the manifest")
     document = manifest.fields(
@@ -189,6 +190,53 @@ def _build_bundle(
     return finished, document, (*kept.warnings, *lowered.warnings, *remarks)
 
 
+def _absence(request: Request, end: BackEnd, target: Target) -> str:
+    """Why the artifact cannot be run here; "" where it can.
+
+    Raises:
+        InfcError: E205 where it has to be, to be timed.
+    """
+    absent = absence_of(end, target)
+    timed = request.budget is not None and request.budget.of_latency
+    if absent and timed and target.precision is Precision.INT8:
+        raise fail(
+            "E205",
+            f"`--max-latency` times the artifact of `{target.name}`, which cannot run: {absent}",
+            help="leave it out here, and `infc bench` the bundle where it can",
+        )
+    return absent
+
+
+def _proof(
+    optimized: Optimized,
+    reference: Reference,
+    target: Target,
+    absent: str,
+    files: tuple[Path, Path],
+    scratch: Path,
+    request: Request,
+) -> dict[str, Any]:
+    """The manifest's `verification`: of the artifact, or of its graph where that cannot run.
+
+    `absent` says why it cannot; `files` are the graph and the artifact.
+    """
+    graph, entry = files
+
+    def check(sets: Sets) -> tuple[OutputError, ...]:
+        if absent:
+            return handed_over.check_graph(sets, target, graph, scratch / "graph", request.limits)
+        return verification.check_artifact(sets, target, entry, scratch, request.limits)
+
+    errors = comparison.summary(reference.require(check, optimized.model))
+    return {
+        "verdict": "graph" if absent else "passed",
+        **({"reason": absent} if absent else {}),
+        **describe(reference.options, reference.sets),
+        "optimized": optimized.proof,
+        "graph" if absent else "artifact": errors,
+    }
+
+
 def _kept(
     budget: Budget,
     end: BackEnd,
@@ -209,17 +257,22 @@ def _require_budget(
     budget: Budget | None,
     end: BackEnd,
     target: Target,
-    entry: Path,
+    subject: latency.Subject,
     scratch: Path,
     watch: Stopwatch,
 ) -> dict[str, Any]:
-    """Hold the artifact to what the user asked for; its accuracy, for the manifest."""
+    """Hold the artifact to what the user asked for; its accuracy, for the manifest.
+
+    `subject` is what is run for that.
+    """
     figures: dict[str, Any] = {}
     if target.precision is not Precision.INT8:
         return figures
     if budget is not None:
         watch.start("holding the artifact to the budget")
-        figures = mixed_precision.check(budget, target, entry, scratch / "held", request.limits)
+        figures = mixed_precision.check(
+            budget, subject.target, subject.entry, scratch / "held", request.limits
+        )
     if request.budget is not None and request.budget.of_latency:
         watch.start("timing the artifact")
         exact = None
@@ -227,7 +280,7 @@ def _require_budget(
             exact = _float_subject(request, optimized, end, target, scratch / "exact")
         watch.latency = latency.require(
             request.budget,
-            latency.Subject(target, entry),
+            subject,
             exact,
             *optimized.signature,
             scratch / "timed",

@@ -366,6 +366,15 @@ _TABLE = (
         "`infc targets NAME` lists what it does offer.",
     ),
     Code(
+        "E206",
+        "a dynamic dimension has no range",
+        ExitCode.USAGE,
+        "The back end chooses its kernels for a range of shapes: each dynamic dimension needs its "
+        "least, typical and greatest value. `--input NAME=1..8@4x3x224x224` gives them (or fixes "
+        "the dimension), `-X profiles=` gives several. A first dimension that nothing is said of "
+        "is taken for a batch of 1 to 16.",
+    ),
+    Code(
         "E300",
         "internal error",
         ExitCode.BUILD_FAILED,

@@ -142,7 +142,11 @@ def _percent(before: int, after: int) -> str:
 
 def _comparisons(proof: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One table for each thing that was compared with the source model."""
-    titles = {"optimized": "Optimised graph", "artifact": "Artifact in its runtime"}
+    titles = {
+        "optimized": "Optimised graph",
+        "graph": "Graph that the artifact was built of, in ONNX Runtime",
+        "artifact": "Artifact in its runtime",
+    }
     return [
         {"title": title, "rows": [_output(row) for row in proof[key]["outputs"]]}
         for key, title in titles.items()

@@ -92,6 +92,7 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     files = manifest["artifact"]["files"]
     size = sum(manifest["files"][file]["bytes"] for file in files)
     passed = proof["verdict"] == "passed"
+    runs = proof["verdict"] != "graph"
     name = click.style(row.target, bold=True, fg="green" if passed else "yellow")
     headline = f"{name}  {row.bundle}"
     shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
@@ -112,7 +113,9 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         through = "cpp" if "cpp" in manifest["loaders"] else manifest["loaders"][0]
         lines.append(("next", f"infc verify {path} --through {through}"))
     else:  # without reference vectors there is nothing to verify with
-        lines.append(("next", f"infc bench {path}"))
+        where = "" if runs else ", where it can run"
+        verb = "bench" if runs else "verify"
+        lines.append(("next", f"infc {verb} {path}{where}"))
     return f"{headline}\n{labelled(lines)}"
 
 
@@ -148,12 +151,16 @@ def _kept(budget: Mapping[str, Any]) -> str:
 
 def _verdict(proof: Mapping[str, Any]) -> str:
     """The verdict, and under it the error of every output."""
-    if proof.get("verdict") != "passed":
+    if proof.get("verdict") not in ("passed", "graph"):
         return "skipped: nothing proves that it answers as the source model does"
     sets = count(proof["sets"], "input set")
+    head, subject = f"passed on {sets} ({proof['inputs']})", "artifact"
+    if proof["verdict"] == "graph":
+        subject = "graph"
+        head = f"the graph only, not the artifact: {proof['reason']}\nthe graph {head}"
     lines = [
-        f"passed on {sets} ({proof['inputs']})",
-        errors_table(proof["artifact"]["outputs"]),
+        head,
+        errors_table(proof[subject]["outputs"]),
         *(
             f"{name} is ill-conditioned: held to a relative error of {format_error(bound)}"
             for name, bound in proof.get("noise", {}).items()

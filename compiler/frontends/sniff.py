@@ -1,7 +1,7 @@
 """Tell what a model file is from its bytes, executing nothing.
 
-The name of a file decides nothing. Archives are not opened: the names in a zip file stand in
-clear in its local headers and, again, in the directory at its end.
+The name of a file decides nothing. Of a zip archive, only the names of the entries are looked at;
+where its directory cannot be read, those that stand in clear at its beginning and its end.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infc.diagnostics import InfcError, fail
+from infc.frontends.containers import archives
 from infc.user_code import Reference
 
 HEAD_BYTES = 4096
 TAIL_BYTES = 1 << 18
+MAX_NAMED = 8
 
 
 class Kind(Enum):
@@ -29,6 +31,8 @@ class Kind(Enum):
     TORCHSCRIPT = "a TorchScript archive"
     TORCH_EXPORT = "a torch.export archive (.pt2)"
     TORCH_WEIGHTS = "a PyTorch checkpoint"
+    AOTINDUCTOR = "an AOTInductor package (.pt2): compiled code without its graph"
+    TORCH_TAR = "a PyTorch checkpoint in the tar format of version 0.1"
     PICKLE = "a pickle (an old PyTorch checkpoint, or any Python object)"
     SAFETENSORS = "a safetensors file: weights without a graph"
     GGUF = "a GGUF file"
@@ -36,6 +40,7 @@ class Kind(Enum):
     HDF5 = "an HDF5 file (Keras)"
     SAVED_MODEL = "a TensorFlow SavedModel"
     GRAPH_DEF = "a frozen TensorFlow graph"
+    TF_CHECKPOINT = "a TensorFlow checkpoint: weights without a graph"
     TFLITE = "a TensorFlow Lite model"
     OPENVINO = "an OpenVINO IR"
     ORT = "a model in ONNX Runtime's own format (.ort)"
@@ -43,31 +48,23 @@ class Kind(Enum):
     TENSORRT = "a TensorRT engine"
 
 
-_TORCH = "torch.onnx.export(model.eval(), (example_input,), 'model.onnx', dynamo=True)"
-_KERAS = "keras.saving.load_model(PATH).export('model.onnx', format='onnx')"
-_TF2ONNX = "python -m tf2onnx.convert {} --output model.onnx"
 _BUILT = "compile the model that it was built from"
 
 EXPORT: dict[Kind, str] = {
     Kind.ONNX_TEXT: "onnx.save(onnx.load(PATH, format='onnxtxt'), 'model.onnx') "
     "(or format='textproto' or 'json', whichever it is)",
-    Kind.TORCHSCRIPT: "in the program that made it: " + _TORCH,
-    Kind.TORCH_EXPORT: "torch.onnx.export(torch.export.load(PATH), f='model.onnx', dynamo=True)",
-    Kind.TORCH_WEIGHTS: "load the weights into the model they belong to, then " + _TORCH,
-    Kind.PICKLE: "load it, where you trust it, into the model it belongs to, then " + _TORCH,
-    Kind.SAFETENSORS: "load the weights into the model they belong to, then " + _TORCH,
+    Kind.AOTINDUCTOR: "save the program that it was built from: torch.export.save(program, PATH)",
+    Kind.TORCH_TAR: "load it, where you trust it, with torch.load(PATH, weights_only=False) and "
+    "torch.save its state_dict",
+    Kind.TF_CHECKPOINT: "restore it into the model it belongs to, then "
+    "tf.saved_model.save(model, FOLDER)",
     Kind.GGUF: "export the model that it was quantised from",
-    Kind.KERAS: _KERAS,
-    Kind.HDF5: _KERAS,
-    Kind.SAVED_MODEL: _TF2ONNX.format("--saved-model FOLDER"),
-    Kind.GRAPH_DEF: _TF2ONNX.format("--graphdef PATH --inputs NAME:0 --outputs NAME:0"),
-    Kind.TFLITE: _TF2ONNX.format("--tflite PATH"),
     Kind.OPENVINO: _BUILT,
     Kind.ORT: _BUILT,
     Kind.MINDSPORE_LITE: _BUILT,
     Kind.TENSORRT: _BUILT,
 }
-"""How to get ONNX from what infc does not read."""
+"""What to do about what infc knows and does not read."""
 
 
 class _Magic(NamedTuple):
@@ -96,13 +93,43 @@ _OTHERS = (
     (0, b"\xfd7zXZ", "an xz archive"),
     (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
     (0, b"7z\xbc\xaf", "a 7-Zip archive"),
+    (4, b"ET1", "an ExecuTorch program"),
+    (0, b"\x93NUMPY", "a NumPy array"),
     (257, b"ustar", "a tar archive"),
 )
+_TAR_MEMBERS = (b"sys_info", b"pickle", b"tensors", b"storages")
+"""The first of them begins a legacy checkpoint, torch/serialization.py `legacy_load`."""
+_CHECKPOINT = (0xDB4775248B80FB57).to_bytes(8, "little")
+"""The end of a table of LevelDB, which TensorFlow's index of a checkpoint is (table/format.h)."""
 _HTML = "an HTML page, most likely a download error"
+_KERAS_TEXT = "the architecture of a Keras model, without its weights"
+_SAVE_KERAS = "save the whole model: `model.save('model.keras')`"
 _TEXTS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
-    (b"<!doctype", _HTML, "download the model again"),
-    (b"<html", _HTML, "download the model again"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", "run `git lfs pull`"),
+    (rb"<!doctype", _HTML, "download the model again"),
+    (rb"<html", _HTML, "download the model again"),
+    (
+        rb'model_checkpoint_path: "',
+        "a list of TensorFlow checkpoints",
+        "name a SavedModel's folder",
+    ),
+    (rb"(backend|class_name|config|keras_version): ?", _KERAS_TEXT, _SAVE_KERAS),
+    (rb'\{[^{}]{0,99}"class_name": ?"(functional|model|sequential)', _KERAS_TEXT, _SAVE_KERAS),
+    (
+        rb'\{\s*"(metadata|weight_map)": ?\{',
+        "an index of weights that lie in several files",
+        "load the weights into the model they belong to, then torch.save its state_dict",
+    ),
+    (
+        rb"node:? ?\{",
+        "a TensorFlow graph in text form",
+        "write it in binary form: tf.io.write_graph(graph, FOLDER, NAME, as_text=False)",
+    ),
+    (rb"saved_model_schema_version:", "a SavedModel in text form", "name the folder that it is in"),
+)
+_MODEL_NAMES = (
+    *("*.onnx", "*.pt2", "*.pt", "*.pth", "*.jit", "*.keras", "*.h5", "*.hdf5", "*.tflite", "*.pb"),
+    *("*.safetensors", "pytorch_model.bin"),
 )
 
 
@@ -127,8 +154,12 @@ def sniff(path: Path) -> Kind:
         raise fail("E100", f"`{path!s}` cannot be read: {error}".replace("\0", "\\0")) from error
     if not head:
         raise fail("E101", f"`{path}` is empty", help="download or export it again")
-    if head.startswith(b"PK\x03\x04"):
+    if head.startswith(archives.LOCAL_HEADER):
         return _sniff_zip(path, head + tail)
+    if tail.endswith(_CHECKPOINT):
+        return Kind.TF_CHECKPOINT
+    if head.partition(b"\0")[0] in _TAR_MEMBERS and head.startswith(b"ustar", 257):
+        return Kind.TORCH_TAR
     for magic in _MODELS:
         if head.startswith(magic.bytes, magic.at):
             return magic.kind
@@ -140,6 +171,8 @@ def sniff(path: Path) -> Kind:
             raise _no_model(path, what, remedy)
     if _is_text(head):
         return _sniff_text(path, head.lstrip().lower())
+    if _is_checkpoint_data(path):
+        return Kind.TF_CHECKPOINT
     return _sniff_protobuf(head)
 
 
@@ -156,28 +189,58 @@ def _read(path: Path) -> tuple[bytes, bytes]:
 
 
 def _sniff_folder(path: Path) -> Kind:
-    if (path / "saved_model.pb").is_file() or (path / "saved_model.pbtxt").is_file():
+    if _is_saved_model(path):
         return Kind.SAVED_MODEL
-    models = sorted(p.name for p in path.glob("*.onnx"))
-    remedy = f"name the model file in it: {', '.join(models[:5])}" if models else ""
-    raise fail("E100", f"`{path}` is a directory", help=remedy or "name the model file in it")
+    remedy = "name the model file in it"
+    found = {p.name for pattern in _MODEL_NAMES for p in path.glob(pattern)}
+    found |= {p.name for p in path.iterdir() if p.is_dir() and _is_saved_model(p)}
+    if found:
+        remedy += f": {', '.join(sorted(found)[:MAX_NAMED])}"
+    elif any(_is_checkpoint_index(p) for p in path.glob("*.index")):
+        return Kind.TF_CHECKPOINT
+    raise fail("E100", f"`{path}` is a directory", help=remedy)
 
 
-def _sniff_zip(path: Path, data: bytes) -> Kind:
-    if b"model.weights.h5" in data or b"metadata.json" in data:
+def _is_saved_model(folder: Path) -> bool:
+    return any((folder / f"saved_model.{end}").is_file() for end in ("pb", "pbtxt"))
+
+
+def _is_checkpoint_index(path: Path) -> bool:
+    try:
+        return _read(path)[1].endswith(_CHECKPOINT)
+    except (OSError, InfcError):
+        return False
+
+
+def _is_checkpoint_data(path: Path) -> bool:
+    """Whether it is `NAME.data-00000-of-00001`, which has no magic number, beside an index."""
+    match = re.fullmatch(r"(.+)\.data-\d{5}-of-\d{5}", path.name)
+    return match is not None and _is_checkpoint_index(path.with_name(f"{match[1]}.index"))
+
+
+def _sniff_zip(path: Path, ends: bytes) -> Kind:
+    names = archives.entry_names(path) or archives.names_in(ends)
+    folders = {name.partition("/")[2] for name in names}
+    if {"config.json", "metadata.json"} <= names or "model.weights.h5" in names:
         return Kind.KERAS
-    if b"archive_format" in data or b"serialized_exported_program.json" in data:
-        return Kind.TORCH_EXPORT
-    if b"/data.pkl" in data:
-        return Kind.TORCHSCRIPT if b"/constants.pkl" in data else Kind.TORCH_WEIGHTS
-    if b".npy" in data:
+    if "serialized_exported_program.json" in names or "archive_format" in folders:
+        compiled = any("/aotinductor/" in name for name in names)
+        program = any(name.startswith("models/") for name in folders)
+        return Kind.AOTINDUCTOR if compiled and not program else Kind.TORCH_EXPORT
+    if "data.pkl" in folders:
+        return Kind.TORCHSCRIPT if "constants.pkl" in folders else Kind.TORCH_WEIGHTS
+    if "constants.pkl" in folders and any(name.startswith("code/") for name in folders):
+        return Kind.TORCHSCRIPT
+    if any(name.rpartition("/")[2] in ("saved_model.pb", "saved_model.pbtxt") for name in names):
+        raise _no_model(path, "a zip archive with a SavedModel in it", "unpack it, name its folder")
+    if any(name.endswith(".npy") for name in names):
         raise _no_model(path, "a NumPy archive (.npz)", "")
     raise _no_model(path, "a zip archive that holds no model infc knows", "unpack it first")
 
 
 def _sniff_text(path: Path, text: bytes) -> Kind:
     for start, what, remedy in _TEXTS:
-        if text.startswith(start):
+        if re.match(start, text):
             raise _no_model(path, what, remedy)
     if text.startswith(b"<?xml") and b"<net" in text:
         return Kind.OPENVINO

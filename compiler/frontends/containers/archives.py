@@ -28,6 +28,13 @@ MAX_RATIO = 100
 FREE_BYTES = 64 << 20
 """What an archive may unpack into whatever its size; beyond it `MAX_RATIO` times its size."""
 
+MAX_DIRECTORY_BYTES = 64 << 20
+
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError),
+    *(NotImplementedError, OverflowError, RuntimeError),
+)
+"""What `zipfile` raises for a damaged archive."""
 _END = struct.Struct("<4s4H2LH")
 _END_MAGIC = b"PK\x05\x06"
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -111,10 +118,7 @@ def damage_reported(label: str) -> Iterator[None]:
     """Turn what `zipfile` raises for a damaged archive into E117."""
     try:
         yield
-    except (
-        *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, ValueError),
-        *(NotImplementedError, OverflowError, RuntimeError),
-    ) as error:
+    except _DAMAGE as error:
         text = str(error.args[0]) if error.args else type(error).__name__
         raise damaged(label, text) from error
 
@@ -129,11 +133,40 @@ def damaged(label: str, what: str) -> InfcError:
     return fail("E117", f"`{label}` is damaged: {what}", help="download or export it again")
 
 
+def entry_names(path: Path) -> set[str]:
+    """The names in the directory of a zip archive; empty where that cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            start, count = _directory(stream, size, str(path))
+            if count > MAX_ENTRIES or size - start > MAX_DIRECTORY_BYTES:
+                return set()
+            with zipfile.ZipFile(stream) as file:
+                return set(file.namelist())
+    except (InfcError, *_DAMAGE):
+        return set()
+
+
+def names_in(data: bytes) -> set[str]:
+    """The names in the headers of entries that stand somewhere in `data`, part of an archive."""
+    found = set()
+    for magic, header, at in ((LOCAL_HEADER, _LOCAL.size, 26), (b"PK\x01\x02", 46, 28)):
+        start = data.find(magic)
+        while start >= 0:
+            size = int.from_bytes(data[start + at : start + at + 2], "little")
+            name = data[start + header : start + header + size]
+            found.add(name.decode("utf-8", "replace"))
+            start = data.find(magic, start + 4)
+    return found
+
+
 def _require_sane(stream: BinaryIO, label: str) -> None:
     size = stream.seek(0, 2)
     start, count = _directory(stream, size, label)
     if count > MAX_ENTRIES:
         raise unsafe(label, f"it has more than {MAX_ENTRIES:,} entries")
+    if size - start > MAX_DIRECTORY_BYTES:
+        raise unsafe(label, f"its directory takes {size - start:,} bytes")
     with zipfile.ZipFile(stream) as file:
         rows = file.infolist()
         if len(rows) != count:

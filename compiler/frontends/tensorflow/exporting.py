@@ -1,0 +1,141 @@
+"""A program made ONNX: traced, frozen, and given to tf2onnx.
+
+tf2onnx reports failure by logging: it writes a node that ONNX does not have, and goes on. Its
+graph is therefore looked through, and every operator that was left over is named (E111).
+Control flow is not lowered when the variables are frozen: tf2onnx knows recurrent layers by it.
+
+Source: tf2onnx 1.17, `tfonnx.process_tf_graph`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from infc.diagnostics import InfcError, fail
+from infc.frontends.findings import Findings, printable, quoted
+from infc.frontends.onnx_context import subgraphs
+from infc.frontends.tensorflow import programs, states
+from infc.frontends.tensorflow.interface import Exported
+
+if TYPE_CHECKING:
+    from infc.frontends.tensorflow.programs import Program
+
+OPSET = 17
+"""What all back ends take and tf2onnx writes well: 18 moves the axes of reductions to an input."""
+FAILED = "Failed to convert node"
+
+
+def export(program: Program, path: Path) -> Exported:
+    """The ONNX model of `program`.
+
+    Raises:
+        InfcError: E111, for every operation that cannot be exported.
+    """
+    import tensorflow as tf
+    from tf2onnx import tf_loader
+
+    with _blaming(path):
+        function = programs.concrete(program)
+        states.require_none(function, path)
+        inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
+        inputs = inputs[: len(program.inputs)]
+        outputs = [t.name for t in function.outputs]
+        frozen = tf_loader.from_function(function, inputs, outputs)
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(frozen, name="")
+            model = convert(path, lambda: _graph(graph, inputs, outputs))
+    ports = tuple(zip(inputs, program.inputs, strict=True))
+    return Exported(model, ports, tuple(zip(outputs, program.outputs, strict=True)))
+
+
+def _graph(graph: Any, inputs: list[str], outputs: list[str]) -> Any:
+    from tf2onnx.tfonnx import process_tf_graph
+
+    return process_tf_graph(graph, opset=OPSET, input_names=inputs, output_names=outputs)
+
+
+def convert(path: Path, process: Callable[[], Any]) -> Any:
+    """Run `process`, which calls tf2onnx, and return its optimised graph as a model.
+
+    Raises:
+        InfcError: E111 for every operation that tf2onnx failed at.
+    """
+    from tf2onnx import optimizer
+
+    from infc.frontends.tensorflow import operators
+
+    operators.register()
+    with _listening() as failures, _blaming(path, failures):
+        graph = optimizer.optimize_graph(process(), catch_errors=True)
+        model = graph.make_model("")
+    _require_onnx(model, path)
+    return model
+
+
+class _Failures(logging.Handler):
+    """The nodes that tf2onnx logs a failure of, with the reason."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: dict[str, str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, str) and record.msg.startswith(FAILED) and record.args:
+            error = record.exc_info[1] if record.exc_info else ""
+            self.found[str(record.args[0])] = printable(str(error).partition("\n")[0])  # type: ignore[index]
+
+
+@contextmanager
+def _listening() -> Iterator[dict[str, str]]:
+    handler = _Failures()
+    logger = logging.getLogger("tf2onnx")
+    logger.addHandler(handler)
+    try:
+        yield handler.found
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _blaming(path: Path, failures: dict[str, str] | None = None) -> Iterator[None]:
+    """Turn whatever an exporter raises into E111."""
+    try:
+        yield
+    except (InfcError, MemoryError):
+        raise
+    except Exception as error:
+        findings = Findings(path.name)
+        for node, reason in (failures or {}).items():
+            findings.add("E111", f"tf2onnx cannot export {quoted(node)}: {reason}", where=node)
+        findings.stop_here()
+        lines = str(error).strip().splitlines() or [""]
+        text = f"{type(error).__name__}: {lines[0][:300]}"
+        raise fail("E111", f"`{path}` cannot be exported: {text}") from error
+
+
+def _require_onnx(model: Any, path: Path) -> None:
+    """Name every node that is not of ONNX: tf2onnx leaves what it does not know as it is."""
+    findings = Findings(path.name)
+    for node in _nodes(model.graph):
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, OPSET, ""):
+            op = node.op_type
+            findings.add(
+                "E111",
+                f"the operation {quoted(op)} has no counterpart in ONNX that tf2onnx knows",
+                where=f"{node.name} ({op})",
+                help="export the model without it, or cut it off: the part before or after it",
+            )
+    findings.stop_here()
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for node in graph.node:
+        yield node
+        for inner in subgraphs(node):
+            yield from _nodes(inner)

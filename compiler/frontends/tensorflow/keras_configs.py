@@ -1,0 +1,130 @@
+"""What a Keras configuration asks for, judged before Keras acts on it.
+
+A configuration is a tree of objects, `{"class_name": "Dense", "config": {...}}`, in which Keras 3
+writes the module as well. Nearly all of a tree is Keras's own layers. A `Lambda` holds marshalled
+bytecode, and other classes are the user's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from infc.diagnostics import fail
+
+OWN = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras", "builtins")
+"""Modules that Keras may look names up in; `builtins` stands for its plain functions."""
+CODE = ("Lambda", "__lambda__")
+STRUCTURE = re.compile(r"Functional|Model|Sequential|InputLayer|__\w+__")
+"""What makes a model of layers, and Keras's own notation for tensors, slices and the like."""
+LEGACY = (
+    ("DepthwiseConv2D", "groups", 1),
+    ("DepthwiseConv1D", "groups", 1),
+    ("Conv1DTranspose", "groups", 1),
+    ("Conv2DTranspose", "groups", 1),
+    ("Conv3DTranspose", "groups", 1),
+    ("SeparableConv1D", "groups", 1),
+    ("SeparableConv2D", "groups", 1),
+    ("LSTM", "time_major", False),
+    ("GRU", "time_major", False),
+    ("SimpleRNN", "time_major", False),
+    ("RNN", "time_major", False),
+    ("Bidirectional", "time_major", False),
+    ("TimeDistributed", "time_major", False),
+)
+"""What Keras 2 wrote for each layer of a class, and Keras 3 refuses, though it says nothing."""
+MAX_NAMED = 10
+
+
+def objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object with a class in the tree, without recursion: a tree can be made deep."""
+    pending = [config]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("class_name"), str):
+                yield value
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+
+
+def require_harmless(
+    config: dict[str, Any], label: str, theirs: Collection[str], *, allow_code: bool
+) -> None:
+    """Refuse code, and classes that are neither Keras's nor among the names `theirs`.
+
+    Raises:
+        InfcError: E113 for a `Lambda` unless `allow_code`, E114 for the classes, all of them.
+    """
+    found = list(objects(config))
+    lambdas = [_name(row) for row in found if row["class_name"] in CODE]
+    if lambdas and not allow_code:
+        shown = ", ".join(f"`{name}`" for name in dict.fromkeys(lambdas) if name) or "`Lambda`"
+        raise fail(
+            "E113",
+            f"`{label}` holds Python bytecode: the Lambda layer {shown}",
+            help="make it a layer class of your own and pass that (`--model file.py:Layer`), "
+            "export the\nmodel as a SavedModel, or trust the file with `--allow-pickle`",
+        )
+    unknown = dict.fromkeys(_class(row) for row in found if not _is_known(row, theirs))
+    if unknown:
+        shown = ", ".join(f"`{name}`" for name in list(unknown)[:MAX_NAMED])
+        more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
+        raise fail(
+            "E114",
+            f"`{label}` needs classes that Keras does not have: {shown}{more}",
+            help="name the code that defines them, `--model file.py:Class`, or export the model as "
+            "a\nSavedModel where they are: `model.export('folder')`",
+        )
+
+
+def _name(row: dict[str, Any]) -> str:
+    config = row.get("config")
+    return str(config.get("name", "")) if isinstance(config, dict) else ""
+
+
+def _class(row: dict[str, Any]) -> str:
+    return str(row.get("registered_name") or row["class_name"])
+
+
+def _is_known(row: dict[str, Any], theirs: Collection[str]) -> bool:
+    """Whether Keras, or the user's code, has the class of an object."""
+    name, module = row["class_name"], row.get("module")
+    registered = str(row.get("registered_name") or "")
+    if STRUCTURE.fullmatch(name) or name in CODE:
+        return True
+    if {name, registered, registered.rpartition(">")[2], name.rpartition(">")[2]} & set(theirs):
+        return True
+    if isinstance(module, str) and module:
+        return any(module == own or module.startswith(f"{own}.") for own in OWN)
+    if ">" in name:
+        return False
+    return _has(name)
+
+
+def _has(name: str) -> bool:
+    """Whether Keras has a class called `name` in the modules that old files mean."""
+    import keras
+
+    places = (
+        *(keras.layers, keras.initializers, keras.regularizers, keras.constraints),
+        *(keras.activations, keras.optimizers, keras.optimizers.schedules, keras.losses),
+        *(keras.metrics, keras.dtype_policies, keras.models),
+    )
+    return any(hasattr(place, name) for place in places)
+
+
+def modernise(config: dict[str, Any]) -> bool:
+    """Leave out of `config` what Keras 2 wrote and Keras 3 refuses; whether there was anything."""
+    changed = False
+    for row in objects(config):
+        inner = row.get("config")
+        if not isinstance(inner, dict):
+            continue
+        for name, key, nothing in LEGACY:
+            if row["class_name"] == name and key in inner and inner[key] == nothing:
+                del inner[key]
+                changed = True
+    return changed

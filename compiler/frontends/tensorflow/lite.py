@@ -1,0 +1,112 @@
+"""TensorFlow Lite files: read by tf2onnx, and run by TensorFlow's interpreter for the reference.
+
+Inputs and outputs have the names of the file's signature, where it has one, or else of its tensors.
+The interpreter runs its own kernels on one thread, without the delegate that would compute floats
+in another order.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc.diagnostics import InfcError, fail
+from infc.frontends.findings import printable
+from infc.frontends.tensorflow.interface import Exported
+from infc.frontends.tensorflow.programs import Port, port, unique
+
+if TYPE_CHECKING:
+    from infc.targets import Runner, Tensors
+
+
+def export(path: Path) -> Exported:
+    """The ONNX model of a file.
+
+    Raises:
+        InfcError: E108 for inputs that are no numbers, E111 for operations that cannot be
+            exported, E114 for a file that the interpreter refuses.
+    """
+    from tf2onnx.tfonnx import process_tf_graph
+
+    from infc.frontends.tensorflow import exporting
+
+    interpreter = _open(path)
+    inputs, outputs = _inputs(interpreter), _outputs(interpreter)
+    model = exporting.convert(
+        path, lambda: process_tf_graph(None, opset=exporting.OPSET, tflite_path=str(path))
+    )
+    return Exported(
+        model,
+        tuple((row["name"], p) for row, p in inputs),
+        tuple((row["name"], name) for row, name in outputs),
+    )
+
+
+def runner(path: Path) -> Runner:
+    """Return a function that runs the file, resized to what it is fed."""
+    interpreter = _open(path)
+    inputs, outputs = _inputs(interpreter), _outputs(interpreter)
+
+    def run(feeds: Tensors) -> dict[str, Any]:
+        for row, p in inputs:
+            interpreter.resize_tensor_input(row["index"], feeds[p.name].shape)
+        interpreter.allocate_tensors()
+        for row, p in inputs:
+            interpreter.set_tensor(row["index"], feeds[p.name])
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(row["index"]) for row, name in outputs}
+
+    return run
+
+
+def _open(path: Path) -> Any:
+    import tensorflow as tf
+
+    kernels = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = tf.lite.Interpreter(
+            model_content=path.read_bytes(), num_threads=1, experimental_op_resolver_type=kernels
+        )
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        text = printable(str(error).strip().partition("\n")[0])
+        raise _refused(path, text) from error
+    return interpreter
+
+
+def _refused(path: Path, text: str) -> InfcError:
+    return fail(
+        "E114",
+        f"TensorFlow Lite cannot load `{path}`: {text}",
+        help="it is damaged, or needs operators that TensorFlow Lite does not have itself",
+    )
+
+
+def _inputs(interpreter: Any) -> list[tuple[dict[str, Any], Port]]:
+    """The rows of the interpreter's inputs, in order, and what they are called."""
+    rows = interpreter.get_input_details()
+    names = _names(interpreter, rows, "inputs")
+    return [(row, _port(name, row)) for row, name in zip(rows, names, strict=True)]
+
+
+def _outputs(interpreter: Any) -> list[tuple[dict[str, Any], str]]:
+    rows = interpreter.get_output_details()
+    return list(zip(rows, _names(interpreter, rows, "outputs"), strict=True))
+
+
+def _port(name: str, row: dict[str, Any]) -> Port:
+    import numpy as np
+
+    sizes = [None if size < 0 else int(size) for size in row["shape_signature"]]
+    return port(name, tuple(sizes), np.dtype(row["dtype"]).name)
+
+
+def _names(interpreter: Any, rows: list[dict[str, Any]], side: str) -> tuple[str, ...]:
+    """The keys of the only signature, or the names of the tensors."""
+    signatures = interpreter._get_full_signature_list()
+    if len(signatures) == 1:
+        (signature,) = signatures.values()
+        keys = {index: key for key, index in signature[side].items()}
+        if {row["index"] for row in rows} <= set(keys):
+            return unique([keys[row["index"]] for row in rows])
+    return unique([row["name"] for row in rows])

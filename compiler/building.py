@@ -103,30 +103,20 @@ def save_model(model: ir.Model, path: Path, *, external_data: bool | None = None
 def raise_opset(model: ir.Model, end: BackEnd) -> ir.Model:
     """Return `model` converted up to the oldest opset of the default domain that `end` takes.
 
-    Weights are not copied. Source: onnx.version_converter.
-
     Raises:
         InfcError: E204 where ONNX's converter cannot do it.
     """
-    opset = model.opset_imports.get("", end.MIN_OPSET)
-    if opset >= end.MIN_OPSET:
-        return model
-    import onnx_ir as ir
-    from onnx.version_converter import convert_version
+    from infc.passes.opsets import OpsetError, at_opset
 
     try:
-        raised: ir.Model = ir.from_proto(convert_version(ir.to_proto(model), end.MIN_OPSET))
-    except Exception as error:
+        return at_opset(model, end.MIN_OPSET)
+    except OpsetError as error:
         raise fail(
             "E204",
-            f"`{end.NAME}` takes opset {end.MIN_OPSET} or later, and the graph's opset {opset} "
-            f"cannot be converted: {error}",
+            f"`{end.NAME}` takes opset {end.MIN_OPSET} or later, and the graph's opset "
+            f"{model.opset_imports.get('')} cannot be converted: {error}",
             help="export the model again with a later opset",
         ) from error
-    for name, value in raised.graph.initializers.items():
-        if name in model.graph.initializers:
-            value.const_value = model.graph.initializers[name].const_value
-    return raised
 
 
 def build(

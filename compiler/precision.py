@@ -9,6 +9,7 @@ measures itself: a ReduceMax and a ReduceMin on every value, whose results are t
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from infc.passes.precision import PrecisionRecord
 
 TYPES = {Precision.FP16: "float16", Precision.BF16: "bfloat16"}
-LARGE_BYTES = 1 << 16
-"""Constants up to this size may be read by ONNX's version converter: shapes, axes, scales."""
 
 
 @dataclass(slots=True)
@@ -212,36 +211,12 @@ def lower(model: ir.Model, target: Target, measured: Measured) -> Lowered:
 
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
-    """`model` at `opset`, where more operators have the type; as it is where ONNX fails at that.
+    """`model` at `opset`, where more operators have the type; as it is where ONNX fails at that."""
+    from infc.passes.opsets import OpsetError, at_opset
 
-    Large weights stay out of the protobuf that is converted: as inputs, for the time being.
-    Source: onnx.version_converter.
-    """
-    import onnx_ir as ir
-    from onnx.version_converter import convert_version
-
-    if model.opset_imports.get("", opset) >= opset:
-        return model
-    bare = model.clone()
-    weights = {
-        name: value.const_value
-        for name, value in bare.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > LARGE_BYTES
-    }
-    for name in weights:
-        value = bare.graph.initializers.pop(name)
-        value.const_value = None
-        bare.graph.inputs.append(value)
-    try:
-        raised: ir.Model = ir.from_proto(convert_version(ir.to_proto(bare), opset))
-    except Exception:
-        # It raises whatever its C++ throws. Fewer operators have the type at the old opset.
-        return model
-    for value in [v for v in raised.graph.inputs if v.name in weights]:
-        raised.graph.inputs.remove(value)
-        value.const_value = weights[str(value.name)]
-        raised.graph.register_initializer(value)
-    return raised
+    with contextlib.suppress(OpsetError):
+        return at_opset(model, opset)
+    return model
 
 
 def _converted(record: PrecisionRecord, measured: Measured) -> dict[str, Any]:

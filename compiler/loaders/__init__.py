@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from infc.bundle import Bundle
 from infc.diagnostics import fail
 from infc.loaders import cpp, java
+from infc.loaders.recipe import Recipe
 from infc.loaders.signature import describe
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
@@ -27,10 +28,12 @@ def render(
     inputs: Sequence[TensorSpec],
     outputs: Sequence[TensorSpec],
     languages: Sequence[str],
+    recipe: Recipe | None = None,
 ) -> None:
     """Write `loader/<language>/` into the bundle in `folder`.
 
-    Java calls the C interface: it brings the C++ loader with it.
+    Java calls the C interface: it brings the C++ loader with it. `recipe` is for an artifact that
+    is still to be built, on the device.
 
     Raises:
         InfcError: E704 where the signature cannot be typed.
@@ -38,7 +41,7 @@ def render(
     if not languages:
         return
     signature = describe(name, inputs, outputs)
-    cpp.render(folder / "loader" / "cpp", signature, target, artifact, folder / "model")
+    cpp.render(folder / "loader" / "cpp", signature, target, artifact, folder / "model", recipe)
     if "java" in languages:
         java.render(folder / "loader" / "java", signature)
 

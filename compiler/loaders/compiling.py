@@ -156,6 +156,7 @@ def _key(folder: Path, target: Target, compiler: str, entries: Mapping[str, str]
     hashed = hashlib.sha256()
     sources = [*ADAPTOR_SOURCES, *ADAPTOR_HEADERS, "runtime/harness.h", "runtime/harness.cpp"]
     parts: list[str] = [sha256_of(folder / name) for name in sources]
+    parts += [sha256_of(file) for file in sorted((folder / "adaptor").glob("*"))]
     parts += [plain("cpp/CMakeLists.txt.j2"), compiler, _first_line([compiler, "--version"])]
     parts += [f"{k}={v}" for k, v in sorted(entries.items())]
     # The SDK is the back end's own, wherever the target's artifacts are built.

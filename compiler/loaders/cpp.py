@@ -10,7 +10,8 @@ from infc.bundle import Bundle, sha256_of
 from infc.loaders.compiling import BuildOptions, Project, build_project, loader_folder
 from infc.loaders.cpp_layout import layout
 from infc.loaders.programs import run_program
-from infc.loaders.rendering import fill, plain
+from infc.loaders.recipe import Recipe
+from infc.loaders.rendering import fill, plain, plain_folder
 from infc.loaders.signature import Signature
 from infc.request import WorkerLimits
 from infc.targets import Artifact, Target, back_end
@@ -28,9 +29,17 @@ RUNTIME_FILES = (
 
 
 def render(
-    folder: Path, signature: Signature, target: Target, artifact: Artifact, model: Path
+    folder: Path,
+    signature: Signature,
+    target: Target,
+    artifact: Artifact,
+    model: Path,
+    recipe: Recipe | None = None,
 ) -> None:
-    """Write the loader into the new `folder`; `model` is the folder of the artifact's files."""
+    """Write the loader into the new `folder`; `model` is the folder of the artifact's files.
+
+    `recipe` says how the artifact is built on the device, where that is still to be done.
+    """
     spec = back_end(target.back_end).LOADER
     (folder / "runtime").mkdir(parents=True)
     for name in RUNTIME_FILES:
@@ -39,7 +48,10 @@ def render(
     (folder / "sdk.cmake").write_text(
         plain(f"cmake/adaptors/{spec.adaptor}.cmake"), encoding="utf-8"
     )
-    values = {**layout(signature), **_facts(target, artifact, model)}
+    for name, text in plain_folder(f"cpp/adaptors/{spec.adaptor}").items():
+        (folder / "adaptor").mkdir(exist_ok=True)
+        (folder / "adaptor" / name).write_text(text, encoding="utf-8")
+    values = {**layout(signature), **_facts(target, artifact, model), "recipe": recipe}
     name = signature.name
     for file, template in {
         f"{name}.h": "name.h.j2",

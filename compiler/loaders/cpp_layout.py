@@ -15,9 +15,12 @@ def layout(s: Signature) -> dict[str, Any]:
     """What the templates lay out: declarations broken into lines, expressions."""
     api = f"{s.upper}_API int {s.name}"
     load = ("const char* path", f"const {s.name}_options* options", f"{s.name}_model** model")
+    build = ("const char* path", f"const {s.name}_options* options")
     cpp_arguments = [d.identifier for d in s.dims] + [t.identifier for t in s.tensors]
     return {
         "s": s,
+        "build_declaration": call(f"{api}_build(", build),
+        "build_definition": call(f"int {s.name}_build(", build),
         "load_declaration": call(f"{api}_load(", load),
         "load_definition": call(f"int {s.name}_load(", load),
         "run_declaration": call(f"{api}_run(", s.arguments),

@@ -41,6 +41,14 @@ def plain(path: str) -> str:
     return files("infc.templates").joinpath(path).read_text(encoding="utf-8")
 
 
+def plain_folder(path: str) -> dict[str, str]:
+    """The texts of the files in `templates/<path>`, by name; none where there is no folder."""
+    folder = files("infc.templates").joinpath(path)
+    if not folder.is_dir():
+        return {}
+    return {f.name: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.is_file()}
+
+
 def c_string(text: str) -> str:
     """`text` as a C string literal of ASCII characters, UTF-8 in octal: names are untrusted."""
     escaped = "".join(

@@ -51,6 +51,8 @@ def render(
         "openvino": "model.xml",
         "torchscript": "model.pt",
         "mindspore-lite": "model.ms",
+        "tensorrt-rtx": "model.engine",
+        "tensorrt": "model.engine",
     }[end]
     (folder / "model").mkdir(parents=True)
     (folder / "model" / entry).write_bytes(b"artifact")

@@ -64,6 +64,7 @@ struct Settings {
   std::string entry;   // the artifact's file
   int threads;         // 0: the runtime's own choice
   std::string device;  // never empty
+  bool cuda_graph;     // replay what repeats, where the runtime can
 };
 
 // The name of the runtime for messages, and the version of the library that is really loaded.
@@ -77,9 +78,13 @@ std::string accepted(Version built);
 
 std::unique_ptr<Session> open(const infc_bundle& bundle, const Settings& settings);
 
+// Of a back end whose artifacts are built where they run, and of no other: `infc_recipe::build`.
+void build(const infc_bundle* bundle, const char* graph, const char* entry, const char* device);
+
 // For adaptors.
 std::size_t item_bytes(infc_dtype dtype);
 const char* setting(const infc_bundle& bundle, const char* key, const char* otherwise);
+const char* value_of(const infc_setting* settings, std::size_t count, const char* key);  // or null
 
 }  // namespace infc
 

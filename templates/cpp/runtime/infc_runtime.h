@@ -62,6 +62,34 @@ typedef struct infc_setting {
   const char* value;
 } infc_setting;
 
+/* What the builder of an artifact is told of one input, for one of its profiles: the least, the
+ * typical and the greatest of `count` numbers, those of its shape or those it contains. */
+typedef struct infc_range {
+  const char* input;
+  int32_t profile;
+  int32_t of_contents;
+  size_t count;
+  const int64_t* low;
+  const int64_t* typical;
+  const int64_t* high;
+} infc_range;
+
+struct infc_bundle;
+
+/* How the artifact is built where it is to run. `graph` is a file, relative to the bundle's folder;
+ * `build` is the adaptor's, and throws: what it writes to `entry` is whole or not there. */
+typedef struct infc_recipe {
+  const char* graph;
+  const char* sha256;
+  const infc_setting* settings;
+  size_t setting_count;
+  int32_t profile_count;
+  const infc_range* ranges;
+  size_t range_count;
+  void (*build)(const struct infc_bundle* bundle, const char* graph, const char* entry,
+                const char* device);
+} infc_recipe;
+
 /* What a loader knows of the artifact it was generated for. */
 typedef struct infc_bundle {
   const char* name;
@@ -80,12 +108,14 @@ typedef struct infc_bundle {
   size_t input_count;
   const infc_tensor* outputs;
   size_t output_count;
+  const infc_recipe* recipe; /* NULL where the bundle was compiled with its artifact */
 } infc_bundle;
 
 typedef struct infc_options {
   int32_t threads;
   const char* device;
   int32_t skip_hash_check;
+  int32_t cuda_graph;
 } infc_options;
 
 /* Where an output goes. The rest is for an output whose shape only the run tells: `capacity` in
@@ -102,6 +132,7 @@ typedef struct infc_model infc_model;
 /* The room for the shape of an output of unknown rank. */
 #define INFC_MAX_RANK 8
 
+int infc_build(const infc_bundle* bundle, const char* path, const infc_options* options);
 int infc_open(const infc_bundle* bundle, const char* path, const infc_options* options,
               infc_model** model);
 int infc_run(infc_model* model, const int64_t* dims, const void* const* inputs,

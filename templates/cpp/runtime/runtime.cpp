@@ -73,15 +73,36 @@ std::size_t bytes_of(const infc_tensor& tensor, const std::vector<std::int64_t>&
   return bytes;
 }
 
-// The folder that holds the artifact: `path`/model, or `path` itself.
-fs::path model_folder(const infc_bundle& bundle, const char* path) {
+fs::path given_folder(const char* path) {
   if (path == nullptr || *path == '\0') throw Error("the path of the bundle is empty");
   const fs::path given(path);
   std::error_code ignored;
   if (!fs::exists(given, ignored)) throw Error(quoted(path) + " does not exist");
   if (!fs::is_directory(given, ignored)) throw Error(quoted(path) + " is not a folder");
+  return given;
+}
+
+// What the artifact is built of: in the bundle's folder `given`, or a copy of its `model` folder;
+// empty where it is in neither.
+fs::path graph_file(const infc_bundle& bundle, const fs::path& given) {
+  const fs::path graph(bundle.recipe->graph);
+  std::error_code ignored;
+  for (const fs::path& file : {given / graph, given / graph.filename()}) {
+    if (fs::is_regular_file(file, ignored)) return file;
+  }
+  return {};
+}
+
+// The folder that holds the artifact: `path`/model, or `path` itself.
+fs::path model_folder(const infc_bundle& bundle, const char* path) {
+  const fs::path given = given_folder(path);
+  std::error_code ignored;
   for (const fs::path& folder : {given / "model", given}) {
     if (fs::is_regular_file(folder / bundle.entry, ignored)) return folder;
+  }
+  if (bundle.recipe != nullptr && !graph_file(bundle, given).empty()) {
+    throw Error("the artifact of " + quoted(bundle.name) + " is still to be built on this device: " +
+                "call " + bundle.name + "_build, or run ./finish in the bundle");
   }
   throw Error(quoted(path) + " holds no artifact of " + quoted(bundle.name) + ": there is neither " +
               quoted(std::string("model/") + bundle.entry) + " nor " + quoted(bundle.entry));
@@ -100,12 +121,23 @@ std::string sha256_of(const fs::path& file) {
   return hash.hex();
 }
 
+// What was built on this device has its hash beside it; where it came from elsewhere it may not.
+fs::path hash_file(const fs::path& file) { return file.string() + ".sha256"; }
+
+std::string expected_of(const infc_file& known, const fs::path& file) {
+  if (*known.sha256 != '\0') return known.sha256;
+  std::ifstream stream(hash_file(file));
+  std::string hash;
+  stream >> hash;
+  return hash;
+}
+
 void check_files(const infc_bundle& bundle, const fs::path& folder, bool hashes) {
   for (std::size_t i = 0; i < bundle.file_count; ++i) {
     const fs::path file = folder / bundle.files[i].name;
     std::error_code ignored;
     if (!fs::is_regular_file(file, ignored)) throw Error(quoted(file.string()) + " is missing");
-    const std::string expected = bundle.files[i].sha256;
+    const std::string expected = expected_of(bundle.files[i], file);
     if (hashes && !expected.empty() && sha256_of(file) != expected) {
       throw Error(quoted(file.string()) + " is damaged, or is not the artifact this loader of " +
                   quoted(bundle.name) + " was generated for: its SHA-256 is not " + expected);
@@ -128,14 +160,41 @@ void check_version(const infc_bundle& bundle) {
               ": it needs " + accepted(built));
 }
 
+const char* device_of(const infc_bundle& bundle, const infc_options& options) {
+  const bool chosen = options.device != nullptr && *options.device != '\0';
+  return chosen ? options.device : bundle.device;
+}
+
+// Builds the artifact where that is still to be done.
+int build_artifact(const infc_bundle& bundle, const char* path, const infc_options& options) {
+  const fs::path given = given_folder(path);
+  const infc_recipe* const recipe = bundle.recipe;
+  const fs::path graph = recipe == nullptr ? fs::path() : graph_file(bundle, given);
+  std::error_code ignored;
+  const fs::path folder = fs::is_directory(given / "model", ignored) ? given / "model" : given;
+  const fs::path entry = folder / bundle.entry;
+  if (graph.empty() || fs::is_regular_file(entry, ignored)) {
+    model_folder(bundle, path);
+    return INFC_OK;
+  }
+  if (options.skip_hash_check == 0 && sha256_of(graph) != recipe->sha256) {
+    throw Error(quoted(graph.string()) + " is damaged, or is not what this loader of " +
+                quoted(bundle.name) + " was generated for: its SHA-256 is not " + recipe->sha256);
+  }
+  fs::create_directories(folder);
+  recipe->build(&bundle, graph.string().c_str(), entry.string().c_str(),
+                device_of(bundle, options));
+  std::ofstream(hash_file(entry)) << sha256_of(entry) << "  " << entry.filename().string() << "\n";
+  return INFC_OK;
+}
+
 infc_model* open_model(const infc_bundle& bundle, const char* path, const infc_options& options) {
   if (options.threads < 0) throw Error("the number of threads is negative");
   const fs::path folder = model_folder(bundle, path);
   check_files(bundle, folder, options.skip_hash_check == 0);
   check_version(bundle);
-  const bool chosen = options.device != nullptr && *options.device != '\0';
   const Settings settings{(folder / bundle.entry).string(), options.threads,
-                          chosen ? options.device : bundle.device};
+                          device_of(bundle, options), options.cuda_graph != 0};
   auto model = std::make_unique<infc_model>();
   model->bundle = &bundle;
   model->session = open(bundle, settings);
@@ -266,13 +325,25 @@ std::size_t item_bytes(infc_dtype dtype) {
 }
 
 const char* setting(const infc_bundle& bundle, const char* key, const char* otherwise) {
-  for (std::size_t i = 0; i < bundle.setting_count; ++i) {
-    if (std::strcmp(bundle.settings[i].key, key) == 0) return bundle.settings[i].value;
+  const char* const value = value_of(bundle.settings, bundle.setting_count, key);
+  return value == nullptr ? otherwise : value;
+}
+
+const char* value_of(const infc_setting* settings, std::size_t count, const char* key) {
+  for (std::size_t i = 0; i < count; ++i) {
+    if (std::strcmp(settings[i].key, key) == 0) return settings[i].value;
   }
-  return otherwise;
+  return nullptr;
 }
 
 }  // namespace infc
+
+int infc_build(const infc_bundle* bundle, const char* path, const infc_options* options) {
+  return infc::guarded("building", [&] {
+    const infc_options defaults{};
+    return infc::build_artifact(*bundle, path, options == nullptr ? defaults : *options);
+  });
+}
 
 int infc_open(const infc_bundle* bundle, const char* path, const infc_options* options,
               infc_model** model) {

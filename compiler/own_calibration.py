@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from infc.calibration.remarks import no_data
 from infc.diagnostics import Diagnostic, fail
 from infc.request import CalibrationOptions, Precision, WorkerLimits
 from infc.signature import DTYPES, TensorSpec
@@ -43,12 +44,7 @@ def samples_for(
     if not most:
         return (), ()
     if options is None:
-        raise fail(
-            "E414",
-            f"`{target.name}` at int8 needs calibration data",
-            help="`--calibration DATA`: a .npz, a folder of arrays or images, a .csv, or "
-            "module:function",
-        )
+        raise no_data([target.name])
     for spec in inputs:
         if not spec.is_static:
             raise fail(

@@ -6,13 +6,14 @@ quantized   a clone of that with the Q/DQ that one back end's scheme wants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import building
-from infc.diagnostics import Diagnostic, InfcError, did_you_mean, fail
+from infc.calibration.remarks import no_data
+from infc.diagnostics import Diagnostic, did_you_mean, fail
 from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 
@@ -94,7 +95,7 @@ def calibrate(
     if is_quantized(model):
         return Calibrated(model, None, options, (), ())
     if options is None:
-        raise _no_data(wanting)
+        raise no_data(wanting)
     schemes = {scheme.name: scheme for scheme in (*wanting.values(), *also)}.values()
     subject = model.clone()
     equalized = equalize(subject)
@@ -128,17 +129,6 @@ def require_nodes(model: ir.Model, names: frozenset[str]) -> None:
             f"`--keep-float {name}` names no node of the optimised graph",
             help=f"{did_you_mean(name, sorted(known))}`infc inspect` lists the source model's",
         )
-
-
-def _no_data(wanting: Iterable[str]) -> InfcError:
-    names = ", ".join(f"`{name}`" for name in wanting)
-    return fail(
-        "E414",
-        f"{names} at int8 needs calibration data",
-        help="`--calibration DATA`: a .npz, a folder of arrays or images, a .csv, or "
-        "module:function.\nA few hundred samples that are typical of real use; the word "
-        "`random` takes random ones, which say little",
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,27 @@
-"""Warnings about calibration data: it is used as it is, and the user is told."""
+"""What is said about calibration data: it is used as it is, and the user is told."""
 
 from __future__ import annotations
 
-from infc.diagnostics import Diagnostic, Severity
+from collections.abc import Iterable
+
+from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.preprocessing import Preprocess
 
 FEW = 20
 """Below this a warning. For samples that are drawn alike, the chance that the next one exceeds the
 greatest of n, or falls below the least, is 2 / (n + 1), whatever their distribution: under a tenth
 from n = 20 on."""
+
+
+def no_data(names: Iterable[str]) -> InfcError:
+    """E414 for targets or schemes that are called `names`."""
+    return fail(
+        "E414",
+        f"{', '.join(f'`{name}`' for name in names)} at int8 needs calibration data",
+        help="`--calibration DATA`: a .npz, a folder of arrays or images, a .csv, or "
+        "module:function.\nA few hundred samples that are typical of real use; the word "
+        "`random` takes random ones, which say little",
+    )
 
 
 def random_data(where: str) -> Diagnostic:

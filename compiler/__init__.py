@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
     from infc.import_options import ImportOptions
     from infc.preprocessing import Preprocess
+    from infc.prune_options import PruneOptions
     from infc.request import (
         CalibrationOptions,
         PassOptions,
@@ -43,6 +44,7 @@ __all__ = [
     "PassOptions",
     "Precision",
     "Preprocess",
+    "PruneOptions",
     "VerifyOptions",
     "WorkerLimits",
     "__version__",
@@ -63,6 +65,7 @@ _HOMES = {
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
     "infc.import_options": ("ImportOptions",),
     "infc.preprocessing": ("Preprocess",),
+    "infc.prune_options": ("PruneOptions",),
     "infc.request": (
         "CalibrationOptions",
         "PassOptions",

@@ -11,13 +11,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from infc import divergence, driver, inspection
+from infc import divergence, driver, finishing, inspection
 from infc.budget import BudgetOptions
 from infc.diagnostics import InfcError, fail
 from infc.divergence import AccuracyResult
-from infc.driver import CompileResult, OptimizeResult, Progress, QuantizeResult, VerifyResult
+from infc.driver import (
+    CompileResult,
+    FinishResult,
+    OptimizeResult,
+    Progress,
+    QuantizeResult,
+    VerifyResult,
+)
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
+from infc.prune_options import PruneOptions
 from infc.request import (
     LOADERS,
     CalibrationOptions,
@@ -54,6 +62,10 @@ def compile(
     budget: BudgetOptions | None = None,
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
+    pruning: PruneOptions | None = None,
+    deferred: bool = True,
+    remote: str = "",
+    stand_in: str = "",
     check: bool = True,
     progress: Progress = _silent,
 ) -> CompileResult:
@@ -77,6 +89,10 @@ def compile(
         toolchains: back ends, and the source's framework, to the environments (`infc toolchain`)
             that their workers run in.
         reading: how a model that is not ONNX is read.
+        pruning: how many channels are removed first; the pruned model is what is compiled.
+        deferred: whether an engine that cannot be built here may be left to the device.
+        remote: the machine that builds it meanwhile, `ssh://user@host`.
+        stand_in: the Python module that builds it there in place of the target's library.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
         progress: called with (target or "", step) as each step begins.
@@ -102,6 +118,10 @@ def compile(
         toolchains=dict(toolchains or {}),
         budget=budget,
         reading=reading,
+        pruning=pruning,
+        deferred=deferred,
+        remote=remote,
+        stand_in=stand_in,
     )
     result = driver.compile(request, progress)
     failures = [row for row in result.results if row.bundle is None]
@@ -121,6 +141,7 @@ def optimize(
     external_data: bool | None = None,
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
+    pruning: PruneOptions | None = None,
     progress: Progress = _silent,
 ) -> OptimizeResult:
     """Run the graph passes over `model` and write the ONNX file `output`.
@@ -142,6 +163,7 @@ def optimize(
         external_data=external_data,
         toolchains=toolchains,
         reading=reading,
+        pruning=pruning,
         progress=progress,
     )
 
@@ -161,6 +183,7 @@ def quantize(
     external_data: bool | None = None,
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
+    pruning: PruneOptions | None = None,
     progress: Progress = _silent,
 ) -> QuantizeResult:
     """Write `model` as the INT8 ONNX file `output`, with Q/DQ as the back end `scheme` wants it.
@@ -189,6 +212,7 @@ def quantize(
         external_data=external_data,
         toolchains=toolchains,
         reading=reading,
+        pruning=pruning,
         progress=progress,
     )
 
@@ -315,6 +339,46 @@ def bench(
         dims=dims,
         limits=limits,
         toolchains=toolchains,
+    )
+
+
+def finish(
+    bundle: AnyPath,
+    *,
+    remote: str = "",
+    stand_in: str = "",
+    skip_verify: bool = False,
+    again: bool = False,
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
+    progress: Progress = _silent,
+) -> FinishResult:
+    """Build the engine of `bundle`, which was left to the device, verify it, complete the bundle.
+
+    Args:
+        bundle: the bundle's folder.
+        remote: the machine that builds and verifies it, `ssh://user@host`; "" for this one.
+        stand_in: the Python module that builds it in place of the target's library; the bundle is
+            then in the state `built`, never `ready`.
+        skip_verify: leave the engine unproved; the state is `built` then, too.
+        again: build the engine of a bundle once more that is ready.
+        limits: of time and memory for the worker process, and of time for the other machine.
+        toolchains: the bundle's back end to the environment that its worker runs in.
+        progress: called with ("", line) as things are done.
+
+    Raises:
+        InfcError: E110 for a bundle that is complete from the start, E702 for a damaged one, E602
+            where the engine answers wrongly, E512 to E515 for what the machine lacks, E50x.
+    """
+    return finishing.finish(
+        Path(bundle),
+        remote=remote,
+        stand_in=stand_in,
+        skip_verify=skip_verify,
+        again=again,
+        limits=limits,
+        toolchains=toolchains,
+        progress=progress,
     )
 
 

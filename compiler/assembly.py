@@ -12,6 +12,7 @@ from infc import (
     building,
     bundle,
     comparison,
+    deferral,
     handed_over,
     latency,
     loaders,
@@ -20,6 +21,7 @@ from infc import (
     mixed_precision,
     own_calibration,
     precision,
+    pruning,
     quantizing,
     report,
     targets,
@@ -103,8 +105,12 @@ def _build_bundle(
 ) -> tuple[Path, dict[str, Any], tuple[Diagnostic, ...]]:
     """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
     end = targets.back_end(target.back_end)
-    building.require_toolchain(target)
-    absent = _absence(request, end, target)
+    reason = deferral.reason_of(target, elsewhere=bool(request.remote))
+    if reason is None:
+        building.require_toolchain(target)
+    elif not request.deferred and not request.remote:
+        raise deferral.unwanted(target, reason)
+    absent = _absence(request, end, target, reason or "")
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
 
@@ -124,23 +130,32 @@ def _build_bundle(
     samples, remarks = own_calibration.samples_for(
         target, request.calibration, optimized.inputs, scratch / "own", request.limits
     )
-    artifact = building.build(
-        model,
-        request.model.name,
-        end,
-        target,
-        optimized.signature,
-        finished / "model",
-        scratch,
-        request.limits,
-        samples,
-    )
+    source_name, folder = request.model.name, finished / "model"
+    if reason is None:
+        artifact = building.build(
+            model,
+            source_name,
+            end,
+            target,
+            optimized.signature,
+            folder,
+            scratch,
+            request.limits,
+            samples,
+        )
+    else:
+        artifact = deferral.write_graph(
+            model, source_name, end, target, folder, scratch, request.limits
+        )
 
     watch.start("rendering loaders")
     name = bundle.identifier(request.name or request.stem)
-    loaders.render(finished, name, target, artifact, *optimized.signature, request.loaders)
+    opened, recipe = artifact, None
+    if reason is not None:
+        opened, recipe = deferral.for_loader(target, optimized.signature, folder)
+    loaders.render(finished, name, target, opened, *optimized.signature, request.loaders, recipe)
 
-    graph, entry = scratch / "model.onnx", finished / "model" / artifact.entry
+    graph, entry = scratch / "model.onnx", folder / artifact.entry
     proof: dict[str, Any] = {"verdict": "skipped"}
     if optimized.reference is not None:
         watch.start("verifying")
@@ -148,6 +163,10 @@ def _build_bundle(
             optimized, optimized.reference, target, absent, (graph, entry), scratch, request
         )
         verification.record_sets(optimized.reference.sets, finished)
+    on_device: dict[str, Any] = {}
+    if reason is not None:
+        sets = optimized.reference.sets if optimized.reference is not None else None
+        on_device = deferral.write_kit(finished, name, target, reason, optimized.signature, sets)
     if absent:
         # What can be run of it is the graph that it was built of.
         subject = latency.Subject(replace(verification.UNOPTIMIZED, name=target.name), graph)
@@ -168,6 +187,10 @@ def _build_bundle(
         optimized.operators,
         proof,
     )
+    if on_device:
+        document |= deferral.fields(on_device, proof)
+    if optimized.pruning is not None:
+        document["pruning"] = optimized.pruning
     if lowered.document is not None:
         document["conversion"] = lowered.document
     pictures: Sequence[Picture] = ()
@@ -190,13 +213,13 @@ def _build_bundle(
     return finished, document, (*kept.warnings, *lowered.warnings, *remarks)
 
 
-def _absence(request: Request, end: BackEnd, target: Target) -> str:
-    """Why the artifact cannot be run here; "" where it can.
+def _absence(request: Request, end: BackEnd, target: Target, reason: str) -> str:
+    """Why the artifact cannot be run here; "" where it can. `reason` is why it is deferred.
 
     Raises:
         InfcError: E205 where it has to be, to be timed.
     """
-    absent = absence_of(end, target)
+    absent = reason or absence_of(end, target)
     timed = request.budget is not None and request.budget.of_latency
     if absent and timed and target.precision is Precision.INT8:
         raise fail(
@@ -232,6 +255,7 @@ def _proof(
         "verdict": "graph" if absent else "passed",
         **({"reason": absent} if absent else {}),
         **describe(reference.options, reference.sets),
+        **({"reference": pruning.REFERENCE} if optimized.pruning is not None else {}),
         "optimized": optimized.proof,
         "graph" if absent else "artifact": errors,
     }

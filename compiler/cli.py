@@ -35,8 +35,10 @@ from infc.options import (
     calibration_of,
     calibration_options,
     common_options,
+    deferred_option,
     import_options,
     inputs_of,
+    labelled_options,
     latency_option,
     limit_options,
     limits_of,
@@ -46,8 +48,12 @@ from infc.options import (
     pickle_option,
     progress_of,
     progress_options,
+    prune_options,
+    pruning_of,
     reading_of,
     reference_options,
+    remote_option,
+    stand_in_option,
     through_option,
     toolchain_option,
     toolchains_of,
@@ -146,10 +152,14 @@ def verb(function: Callable[..., Output]) -> click.Command:
 @pass_options
 @import_options
 @pickle_option
+@prune_options
 @calibration_options
 @budget_options
 @latency_option
 @verify_options
+@deferred_option
+@remote_option
+@stand_in_option
 @toolchain_option
 @limit_options
 @progress_options
@@ -181,6 +191,10 @@ def compile(
         calibration=calibration_of(rest),
         budget=budget_of(rest),
         reading=reading_of(rest),
+        pruning=pruning_of(rest),
+        deferred=rest["deferred"],
+        remote=rest["remote"],
+        stand_in=rest["stand_in"],
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -212,6 +226,8 @@ def compile(
 @pass_options
 @import_options
 @pickle_option
+@prune_options
+@labelled_options
 @verify_options
 @toolchain_option
 @limit_options
@@ -227,7 +243,7 @@ def optimize(
 
     Any tool that reads ONNX can go on from there. The result is verified as a bundle is.
     """
-    inputs, limits = inputs_of(rest), limits_of(rest)
+    inputs, limits, pruning = inputs_of(rest), limits_of(rest), pruning_of(rest)
     with progress_of(rest) as progress:
         from infc import driver, results
 
@@ -239,6 +255,7 @@ def optimize(
             verify=verify_of(rest),
             limits=limits,
             external_data=external_data,
+            pruning=pruning,
             reading=reading_of(rest),
             toolchains=toolchains_of(rest),
             progress=progress,
@@ -277,6 +294,7 @@ def optimize(
 @pass_options
 @import_options
 @pickle_option
+@prune_options
 @calibration_options
 @budget_options
 @verify_options
@@ -298,7 +316,7 @@ def quantize(
     with the source model on some of those samples.
     """
     inputs, limits, calibration = inputs_of(rest), limits_of(rest), calibration_of(rest)
-    budget = budget_of(rest)
+    budget, pruning = budget_of(rest), pruning_of(rest)
     with progress_of(rest) as progress:
         from infc import driver, results
 
@@ -314,11 +332,50 @@ def quantize(
             verify=verify_of(rest),
             limits=limits,
             external_data=external_data,
+            pruning=pruning,
             reading=reading_of(rest),
             toolchains=toolchains_of(rest),
             progress=progress,
         )
     return results.quantized(result, brief=rest["quiet"])
+
+
+@verb
+@path_argument("bundle", completion.bundles)
+@remote_option
+@stand_in_option
+@click.option("--skip-verify", is_flag=True, help="Leave the engine unproved; the bundle says so.")
+@click.option("--again", is_flag=True, help="Build the engine of a finished bundle once more.")
+@toolchain_option
+@limit_options
+@progress_options
+@config_option
+def finish(
+    bundle: Path,
+    skip_verify: bool,
+    again: bool,
+    **rest: Any,
+) -> Output:
+    """Build and verify the engine of BUNDLE, which was left to the device.
+
+    Here, where this is the device, or on the machine that `--remote` names. Exits with 3 where
+    the engine was built and could not be verified: the bundle is then in the state `built`.
+    """
+    limits, toolchains = limits_of(rest), toolchains_of(rest)
+    with progress_of(rest) as progress:
+        from infc import finishing, results
+
+        result = finishing.finish(
+            bundle,
+            remote=rest["remote"],
+            stand_in=rest["stand_in"],
+            skip_verify=skip_verify,
+            again=again,
+            limits=limits,
+            toolchains=toolchains,
+            progress=progress,
+        )
+    return results.finished(result, brief=rest["quiet"])
 
 
 @verb

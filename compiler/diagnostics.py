@@ -398,6 +398,15 @@ _TABLE = (
         "lists them.",
     ),
     Code(
+        "E303",
+        "pruning went wrong",
+        ExitCode.BUILD_FAILED,
+        "A channel that is removed has to leave what setting its weights to zero leaves. Both were "
+        "run, and the graph with the smaller weights answers otherwise than the one with the "
+        "zeros. That is a bug in infc, not in the model: please report it, and leave `--prune` out "
+        "meanwhile.",
+    ),
+    Code(
         "E401",
         "there is no such calibration data",
         ExitCode.BUILD_FAILED,
@@ -559,6 +568,16 @@ _TABLE = (
         "takes the outputs by name and the labels, and returns a number, higher is better. The "
         "data has no labels, they do not go with the outputs, or the function raised an error or "
         "returned something else; the message names the place.",
+    ),
+    Code(
+        "E424",
+        "nothing can be pruned",
+        ExitCode.BUILD_FAILED,
+        "`--prune` removes channels that layers with constant weights compute and others read. "
+        "There is none here that may go: the only layers compute the model's own outputs, a "
+        "normalisation averages over their channels (`--prune-normalized` takes those too), they "
+        "are quantised already, or what reads them cannot be followed; or the part is so small "
+        "that no layer loses a channel.",
     ),
     Code(
         "E501",

@@ -18,6 +18,7 @@ from infc import (
     building,
     bundle,
     comparison,
+    deferral,
     front,
     logbook,
     mixed_precision,
@@ -34,6 +35,7 @@ from infc.mixed_precision import Kept
 from infc.mixed_precision.layers import CANONICAL
 from infc.outcomes import (
     CompileResult,
+    FinishResult,
     OptimizeResult,
     Progress,
     QuantizeResult,
@@ -42,6 +44,7 @@ from infc.outcomes import (
     silent,
 )
 from infc.proving import bench, verify
+from infc.prune_options import PruneOptions
 from infc.request import CalibrationOptions, PassOptions, Request, VerifyOptions, WorkerLimits
 from infc.targets.schemes import named
 
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompileResult",
+    "FinishResult",
     "OptimizeResult",
     "Progress",
     "QuantizeResult",
@@ -73,6 +77,7 @@ def compile(request: Request, progress: Progress = silent) -> CompileResult:
     chosen = targets.choose(request.targets, request.precision, request.options, given)
     mixed_precision.require_applicable(request.budget, chosen)
     building.require_any_toolchain(chosen)
+    deferral.require_wanted(request, chosen)
     with bundle.staging(request.output) as stage:
         for target in chosen:
             bundle.require_replaceable(assembly.bundle_folder(request, target))
@@ -101,6 +106,7 @@ def optimize(
     verify: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     external_data: bool | None = None,
+    pruning: PruneOptions | None = None,
     progress: Progress = silent,
 ) -> OptimizeResult:
     """Run the passes only, and write the neutral graph to the file `output`, atomically.
@@ -120,13 +126,20 @@ def optimize(
         passes=passes,
         verify=verify,
         limits=limits,
+        pruning=pruning,
     )
     with bundle.staging(output.parent) as stage:
         optimized = front.optimize(request, stage, progress)
         _publish_file(optimized.model, output, stage, external_data)
     before, after = optimized.nodes
     return OptimizeResult(
-        output, optimized.records, before, after, optimized.proof, optimized.source.notes
+        output,
+        optimized.records,
+        before,
+        after,
+        optimized.proof,
+        optimized.source.notes,
+        optimized.pruning,
     )
 
 
@@ -145,6 +158,7 @@ def quantize(
     verify: VerifyOptions = VerifyOptions(),  # noqa: B008
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     external_data: bool | None = None,
+    pruning: PruneOptions | None = None,
     progress: Progress = silent,
 ) -> QuantizeResult:
     """Passes, calibration and Q/DQ only: write the INT8 graph to the file `output`, atomically.
@@ -173,6 +187,7 @@ def quantize(
         limits=limits,
         calibration=calibration,
         budget=budget,
+        pruning=pruning,
     )
     with bundle.staging(output.parent) as stage:
         optimized = front.optimize(request, stage, progress, int8=True)
@@ -217,7 +232,7 @@ def quantize(
     document = quantizing.describe(calibrated, result)
     if kept.document:
         document["budget"] = kept.document
-    return QuantizeResult(output, document, proof, notes)
+    return QuantizeResult(output, document, proof, notes, optimized.pruning)
 
 
 def _require_file(output: Path, verb: str) -> None:

@@ -16,6 +16,7 @@ from infc import (
     own_calibration,
     pipeline,
     precision,
+    pruning,
     quantizing,
     targets,
     verification,
@@ -49,6 +50,8 @@ class Optimized:
     reference: Reference | None
     proof: dict[str, Any]
     measured: precision.Measured
+    pruning: dict[str, Any] | None = None
+    """What the manifest says of it; `reference` is the pruned graph then."""
 
     @property
     def signature(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -83,6 +86,14 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
             source.model,
         )
         proof = comparison.summary(errors)
+    pruned = None
+    if request.pruning is not None:
+        where = stage / "pruned"
+        pruned = pruning.prune(
+            request.pruning, source, outputs, reference, where, request.limits, progress
+        )
+        reference = pruned.reference
+        histogram["optimized"] = manifest.operators(source.model)
     measured = precision.Measured(
         source.model,
         source.inputs,
@@ -92,7 +103,16 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
         request.limits,
     )
     return Optimized(
-        source, source.model, source.inputs, outputs, records, histogram, reference, proof, measured
+        source,
+        source.model,
+        source.inputs,
+        outputs,
+        records,
+        histogram,
+        reference,
+        proof,
+        measured,
+        pruned.document if pruned else None,
     )
 
 
@@ -107,7 +127,8 @@ def _reference(
     options = request.verify
     if not options.enabled:
         return None
-    if request.calibration is not None and int8 and options.data is None:
+    real = int8 or request.pruning is not None
+    if request.calibration is not None and real and options.data is None:
         progress("", "reading calibration samples")
         options = quantizing.proof_inputs(
             request.calibration, source.inputs, options, stage / "samples", request.limits

@@ -20,6 +20,7 @@ from infc.diagnostics import fail
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
 from infc.preprocessing import EXAMPLE, Preprocess
+from infc.prune_options import NORMS, SCOPES, PruneOptions, parse_part
 from infc.request import (
     CALIBRATION_METHODS,
     CalibrationOptions,
@@ -192,6 +193,62 @@ latency_option = click.option(
     metavar="RATIOx|TIME",
     help="Refuse an int8 artifact that is slower: `1.0x` the float one's time, `5ms`.",
 )
+_LABELLED = click.option(
+    "--labelled",
+    metavar="DATA",
+    help="A .npz with an array `labels`, a .csv with `--preprocess label=COLUMN`, or "
+    "`module:function` that yields (inputs, label).",
+)
+_PREPROCESS = click.option(
+    "--preprocess",
+    metavar="KEY=VALUE,...",
+    help=f"What makes the model's input of data: {EXAMPLE}.",
+)
+prune_options = _together(
+    click.option(
+        "--prune",
+        metavar="PART",
+        help="Remove so many channels of every layer, those of the least weight: 30%.",
+    ),
+    click.option(
+        "--prune-scope",
+        type=click.Choice(SCOPES),
+        default="layer",
+        show_default=True,
+        help="Rank the channels of each layer, or of the whole model.",
+    ),
+    click.option(
+        "--prune-norm",
+        type=click.Choice(NORMS),
+        default="l1",
+        show_default=True,
+        help="What a channel's weight is: the sum of absolute values, or of squares.",
+    ),
+    click.option(
+        "--prune-multiple",
+        type=click.IntRange(min=1),
+        default=8,
+        show_default=True,
+        metavar="N",
+        help="Keep a multiple of N channels, where that still removes any.",
+    ),
+    click.option(
+        "--prune-normalized",
+        is_flag=True,
+        help="Also channels that a layer normalisation averages over.",
+    ),
+)
+labelled_options = _together(
+    _LABELLED,
+    click.option(
+        "--metric",
+        default=TOP1,
+        show_default=True,
+        metavar="top1|MODULE:FUNCTION",
+        help="Of `--labelled`, before and after pruning.",
+    ),
+    _PREPROCESS,
+)
 import_options = _together(
     click.option(
         "--model",
@@ -238,6 +295,23 @@ toolchain_option = click.option(
     multiple=True,
     metavar="BACKEND=NAME",
     help="Run the workers of this back end or framework in an environment of `infc toolchain`.",
+)
+remote_option = click.option(
+    "--remote",
+    metavar="ssh://[USER@]HOST[:PORT]",
+    default="",
+    help="Build and verify the engine on that machine; it needs Python 3 and TensorRT.",
+)
+stand_in_option = click.option(
+    "--stand-in",
+    metavar="MODULE",
+    default="",
+    help="Build with this library instead, to try things out: `tensorrt_rtx` needs no GPU.",
+)
+deferred_option = click.option(
+    "--deferred/--no-deferred",
+    default=True,
+    help="Leave an engine that cannot be built here to the device.  [default: deferred]",
 )
 progress_options = _together(
     click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
@@ -296,6 +370,34 @@ def verify_of(rest: Mapping[str, Any]) -> VerifyOptions:
     )
 
 
+def pruning_of(rest: Mapping[str, Any]) -> PruneOptions | None:
+    """The values of `prune_options`, with the data that tells what they cost.
+
+    Raises:
+        InfcError: E110.
+    """
+    text, spec = rest["prune"], rest["preprocess"]
+    context = click.get_current_context()
+    if text is None:
+        names = ("prune_scope", "prune_norm", "prune_multiple", "prune_normalized")
+        for name in names if "max_drop" in rest else (*names, "labelled", "metric", "preprocess"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option = name.replace("_", "-")
+                raise fail("E110", f"`--{option}` says nothing without `--prune`")
+        return None
+    return PruneOptions(
+        part=parse_part(text),
+        scope=rest["prune_scope"],
+        norm=rest["prune_norm"],
+        multiple=rest["prune_multiple"],
+        normalized=rest["prune_normalized"],
+        labelled=rest["labelled"],
+        metric=rest["metric"],
+        preprocess=None if spec is None else Preprocess.parse(spec),
+        batch=rest.get("calibration_batch", 1),
+    )
+
+
 def calibration_of(rest: Mapping[str, Any]) -> CalibrationOptions | None:
     """The values of `calibration_options`; None where there is no data.
 
@@ -305,7 +407,7 @@ def calibration_of(rest: Mapping[str, Any]) -> CalibrationOptions | None:
     data, spec, samples = rest["calibration"], rest["preprocess"], rest["calibration_samples"]
     if data is None:
         source = click.get_current_context().get_parameter_source("preprocess")
-        if source is ParameterSource.COMMANDLINE:
+        if source is ParameterSource.COMMANDLINE and not (rest["prune"] and rest["labelled"]):
             raise fail("E110", "`--preprocess` says nothing without `--calibration`")
         return None
     if samples != "all" and not re.fullmatch("[1-9][0-9]{0,8}", samples):
@@ -328,11 +430,13 @@ def budget_of(rest: Mapping[str, Any]) -> BudgetOptions | None:
     """
     drop, latency = rest["max_drop"], rest.get("max_latency")
     ratio, time_ms = (None, None) if latency is None else parse_latency(latency)
+    # Without a limit, labelled data only tells what pruning costs.
+    told = drop is None and rest["prune"] is not None
     budget = BudgetOptions(
         rest["min_sqnr"],
         None if drop is None else parse_drop(drop),
-        rest["metric"],
-        rest["labelled"],
+        TOP1 if told else rest["metric"],
+        None if told else rest["labelled"],
         ratio,
         time_ms,
     )

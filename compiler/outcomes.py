@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from infc import pipeline
 from infc.comparison import OutputError
-from infc.diagnostics import Diagnostic, ExitCode, InfcError, combined_exit_code
+from infc.diagnostics import Diagnostic, ExitCode, InfcError, Severity, combined_exit_code
 
 Progress = Callable[[str, str], None]
 """Called with (target or "", what is being done now)."""
@@ -32,10 +32,39 @@ class TargetResult:
 
     @property
     def exit_code(self) -> ExitCode:
-        """Of this target alone."""
-        if self.bundle is not None:
+        """Of this target alone; a bundle may be published that something is still amiss with."""
+        errors = [d for d in self.diagnostics if d.severity is Severity.ERROR]
+        if self.bundle is not None and not errors:
             return ExitCode.DONE
-        return InfcError(*self.diagnostics).exit_code
+        return InfcError(*errors or self.diagnostics).exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class FinishResult:
+    """What became of a bundle whose engine was left to the device.
+
+    `library` and `gpu` are what built it, `latency` is what a run takes there (None where it was
+    not run). `machine` is the other machine, "" for this one; `sent` says how many bytes went
+    there, and how many were there already.
+    """
+
+    bundle: Path
+    state: str
+    changed: bool
+    library: Mapping[str, str]
+    gpu: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
+    verification: Mapping[str, Any]
+    latency: Mapping[str, Any] | None
+    machine: str = ""
+    sent: Mapping[str, int] = field(default_factory=dict)
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 where nothing proves the engine, and nobody wanted it so."""
+        errors = [d for d in self.diagnostics if d.severity is Severity.ERROR]
+        return InfcError(*errors).exit_code if errors else ExitCode.DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +93,8 @@ class OptimizeResult:
     nodes_after: int
     verification: dict[str, Any]
     notes: tuple[Diagnostic, ...]
+    pruning: dict[str, Any] | None = None
+    """What a manifest would say of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +109,7 @@ class QuantizeResult:
     quantization: dict[str, Any]
     verification: dict[str, Any]
     notes: tuple[Diagnostic, ...]
+    pruning: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

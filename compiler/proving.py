@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infc import bundle, comparison, loaders, targets, verification
+from infc import bundle, comparison, deferral, loaders, pruning, targets, verification
 from infc.bundle import Bundle
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import recorded
@@ -50,6 +50,7 @@ def verify(
             how = recorded.reading_of(subject, place, limits, given, allow_pickle=allow_pickle)
             origin = recorded.load(source, subject, how)
             origin = replace(origin, inputs=subject.inputs)
+            origin = pruning.again(origin, subject.manifest, scratch / "pruned")
             sets = reference_sets(origin, options, scratch / "reference", limits)
         else:
             sets = verification.recorded_sets(subject)
@@ -104,6 +105,7 @@ def bench(
 def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Target]:
     """A bundle and its target, whose workers run where the user says."""
     subject = bundle.open_bundle(path)
+    deferral.require_finished(subject)
     built_for = Target.from_json(subject.manifest["target"])
     (target,) = targets.in_toolchains([built_for], of_back_ends(toolchains or {}))
     return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target

@@ -79,6 +79,7 @@ def render(
         width=BAR_WIDTH + 80,
         pictures=pictures,
         curves=_curves(manifest),
+        pruned=[_pruned(row) for row in manifest.get("pruning", {}).get("layers", ())],
         artifact=_files(manifest, artifact),
         others=_files(manifest, others),
         others_size=format_bytes(sum(manifest["files"][name]["bytes"] for name in others)),
@@ -100,6 +101,11 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     return environment.get_template("report.html.j2")
+
+
+def _pruned(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer that lost channels, and what part of them."""
+    return {**row, "part": f"{1 - row['after'] / row['before']:.0%}"}
 
 
 def _curves(manifest: Mapping[str, Any]) -> list[Curve]:

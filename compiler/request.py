@@ -13,6 +13,7 @@ from infc.diagnostics import fail
 from infc.import_options import ImportOptions
 from infc.input_spec import MAX_DIM, InputSpec
 from infc.preprocessing import Preprocess
+from infc.prune_options import PruneOptions
 from infc.user_code import Reference
 
 
@@ -118,6 +119,13 @@ class Request:
     toolchains: Mapping[str, str] = field(default_factory=dict)
     budget: BudgetOptions | None = None
     reading: ImportOptions = field(default_factory=ImportOptions)
+    pruning: PruneOptions | None = None
+    deferred: bool = True
+    """Whether an engine that cannot be built here may be left to the device."""
+    remote: str = ""
+    """`ssh://user@host`: where engines are built that have to be built on the device."""
+    stand_in: str = ""
+    """The Python module that builds them there in place of the target's own."""
 
     @property
     def stem(self) -> str:

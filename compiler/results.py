@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from infc.doctor import Examination
     from infc.driver import (
         CompileResult,
+        FinishResult,
         OptimizeResult,
         QuantizeResult,
         TargetResult,
@@ -88,11 +89,13 @@ def _passes_document(result: CompileResult | OptimizeResult) -> dict[str, Any]:
 
 
 def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: CompileResult) -> str:
+    if manifest["state"] == "deferred":
+        return _deferred_block(row, manifest, result)
     target, proof = manifest["target"], manifest["verification"]
     files = manifest["artifact"]["files"]
     size = sum(manifest["files"][file]["bytes"] for file in files)
     passed = proof["verdict"] == "passed"
-    runs = proof["verdict"] != "graph"
+    runs = proof["verdict"] not in ("graph", "not verified")
     name = click.style(row.target, bold=True, fg="green" if passed else "yellow")
     headline = f"{name}  {row.bundle}"
     shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
@@ -104,6 +107,8 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     budget = manifest.get("quantization", {}).get("budget")
     if budget is not None:
         lines.insert(2, ("float", _kept(budget)))
+    if "pruning" in manifest:
+        lines.insert(2, ("pruned", _pruned(manifest["pruning"])))
     notes = manifest["artifact"]["notes"]
     stand_in = _stand_in(target["device"], notes.get("verified_on", target["device"]))
     if passed and stand_in:
@@ -116,6 +121,30 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         where = "" if runs else ", where it can run"
         verb = "bench" if runs else "verify"
         lines.append(("next", f"infc {verb} {path}{where}"))
+    return f"{headline}\n{labelled(lines)}"
+
+
+def _deferred_block(row: TargetResult, manifest: Mapping[str, Any], result: CompileResult) -> str:
+    """Of a bundle whose engine is still to be built: why, where and how."""
+    target, how, artifact = manifest["target"], manifest["on_device"], manifest["artifact"]
+    size = sum(manifest["files"][file]["bytes"] for file in artifact["files"])
+    needs, path = how["requires"], shlex.quote(str(row.bundle))
+    capabilities = " or ".join(needs["compute_capabilities"]) or "the target's"
+    lines = [
+        ("engine", f"to be built on the device, {target['precision']}: {how['reason']}"),
+        ("graph", f"{how['graph']}, {format_bytes(size)}"),
+        ("nodes", _nodes(result)),
+        ("verified", _verdict(manifest["verification"])),
+        (
+            "needs",
+            f"TensorRT {needs['release']} or later, a GPU of {capabilities}".replace("  ", " "),
+        ),
+        (
+            "next",
+            f"on the device: {path}/finish\nor here: infc finish {path} --remote ssh://user@host",
+        ),
+    ]
+    headline = f"{click.style(row.target, bold=True, fg='yellow')}  {row.bundle}  deferred"
     return f"{headline}\n{labelled(lines)}"
 
 
@@ -134,6 +163,31 @@ def _nodes(result: CompileResult | OptimizeResult) -> str:
     return f"{result.nodes_before:,} -> {result.nodes_after:,}"
 
 
+def _pruned(document: Mapping[str, Any]) -> str:
+    """What pruning removed, and what that changed."""
+    layers = document["layers"]
+    lines = [f"{len(layers)} of {count(document['layers_with_weights'], 'layer')} lost channels"]
+    sizes = [f"parameters {_change(document['parameters'])}"]
+    if document["macs"] is not None:
+        sizes.append(f"MACs {_change(document['macs'])}")
+    lines.append(", ".join(sizes))
+    if "metric" in document:
+        row = document["metric"]
+        name = row["name"].rpartition(":")[2]
+        text = f"{name} {row['before']:.6g} -> {row['after']:.6g}"
+        lines.append(f"{text} on {count(row['samples'], 'labelled sample')}")
+    lines += [
+        f"{row['name']}: SQNR {format_sqnr(row['sqnr_db'])} against the source"
+        for row in document.get("outputs", ())
+    ]
+    return "\n".join(lines)
+
+
+def _change(row: Mapping[str, int]) -> str:
+    before, after = row["before"], row["after"]
+    return f"{before:,} -> {after:,} ({(after - before) / max(before, 1):+.1%})"
+
+
 def _kept(budget: Mapping[str, Any]) -> str:
     """What a budget left in float, and what that was good for."""
     kept, before, after = budget["keep"], budget["int8"], budget.get("artifact", budget["found"])
@@ -149,15 +203,23 @@ def _kept(budget: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_GRAPH_ONLY = {
+    "graph": "the graph only, not the artifact",
+    "deferred": "the graph only, the engine is not there yet",
+    "not verified": "the graph only, not the engine that was built",
+}
+"""What the verdicts mean that are not of the artifact."""
+
+
 def _verdict(proof: Mapping[str, Any]) -> str:
     """The verdict, and under it the error of every output."""
-    if proof.get("verdict") not in ("passed", "graph"):
+    if proof.get("verdict") not in ("passed", *_GRAPH_ONLY):
         return "skipped: nothing proves that it answers as the source model does"
     sets = count(proof["sets"], "input set")
     head, subject = f"passed on {sets} ({proof['inputs']})", "artifact"
-    if proof["verdict"] == "graph":
+    if proof["verdict"] in _GRAPH_ONLY:
         subject = "graph"
-        head = f"the graph only, not the artifact: {proof['reason']}\nthe graph {head}"
+        head = f"{_GRAPH_ONLY[proof['verdict']]}: {proof['reason']}\nthe graph {head}"
     lines = [
         head,
         errors_table(proof[subject]["outputs"]),
@@ -213,6 +275,9 @@ def optimized(result: OptimizeResult, *, brief: bool = False) -> Output:
     )
     verdict = errors_table(proof["outputs"]) if proof else "skipped"
     rows = [("nodes", _nodes(result)), ("passes", removed or "nothing to do")]
+    if result.pruning is not None:
+        document["pruning"] = result.pruning
+        rows.append(("pruned", _pruned(result.pruning)))
     size = result.output.stat().st_size
     text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
     text = f"{text}\n{labelled([*rows, ('verified', verdict)])}"
@@ -237,10 +302,50 @@ def quantized(result: QuantizeResult, *, brief: bool = False) -> Output:
     ]
     if "budget" in done:
         rows.insert(1, ("float", _kept(done["budget"])))
+    if result.pruning is not None:
+        document["pruning"] = result.pruning
+        rows.insert(0, ("pruned", _pruned(result.pruning)))
     size = result.output.stat().st_size
     text = f"{click.style(str(result.output), bold=True)}  {format_bytes(size)}"
     text = f"{text}\n{labelled(rows)}"
     return Output(document, str(result.output) if brief else text, diagnostics=result.notes)
+
+
+def finished(result: FinishResult, *, brief: bool = False) -> Output:
+    """Of `finish`; a `brief` text is the path of the bundle."""
+    library, facts, gpu = result.library, result.facts, result.gpu
+    document = {
+        "bundle": str(result.bundle),
+        "state": result.state,
+        "changed": result.changed,
+        "library": dict(library),
+        "gpu": gpu,
+        "facts": dict(facts),
+        "verification": dict(result.verification),
+        "latency": result.latency,
+        "machine": result.machine,
+        "sent": dict(result.sent),
+    }
+    by = f"{library['module']} {library['version']}"
+    if result.machine:
+        by += f" on {result.machine}"
+    rows = [("built", by)]
+    if gpu is not None:
+        rows.append(("gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}"))
+    if "bytes" in facts:
+        rows.append(("engine", f"{format_bytes(facts['bytes'])} in {facts['seconds']:g} s"))
+    rows.append(("verified", _verdict(result.verification)))
+    if result.latency is not None:
+        spread = f"{result.latency['min_ms']:.3f} to {result.latency['max_ms']:.3f} ms"
+        rows.append(("latency", f"{result.latency['median_ms']:.3f} ms, {spread}"))
+    if result.sent:
+        there = f", {format_bytes(result.sent['there'])} were there" if result.sent["there"] else ""
+        rows.append(("sent", f"{format_bytes(result.sent['sent'])}{there}"))
+    ready = result.state == "ready"
+    state = click.style(result.state, bold=True, fg="green" if ready else "yellow")
+    again = "" if result.changed else ", as before"
+    text = str(result.bundle) if brief else f"{state}{again}  {result.bundle}\n{labelled(rows)}"
+    return Output(document, text, result.exit_code, result.diagnostics)
 
 
 def verified(result: VerifyResult) -> Output:
@@ -407,11 +512,21 @@ def _bundle_text(d: Mapping[str, Any]) -> str:
         ("outputs", _tensors(m["outputs"])),
         ("nodes", f"{before:,} -> {after:,}"),
         ("verified", _verdict(m["verification"])),
+        *_left_to_do(d),
         ("loaders", ", ".join(m["loaders"]) or "none"),
         ("toolchain", _wrapped(f"{k} {v}" for k, v in toolchain.items())),
         ("files", columns(files, right=(0,))),
     ]
     return f"{head}\n{labelled(rows)}"
+
+
+def _left_to_do(d: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a bundle lacks that is finished on the device."""
+    state, path = d["manifest"]["state"], shlex.quote(d["path"])
+    if state == "ready":
+        return []
+    what = "the engine is to be built" if state == "deferred" else "the engine is to be verified"
+    return [("next", f"{what}, on the device: {path}/finish")]
 
 
 def _listed(pairs: Iterable[tuple[str, Any]]) -> str:

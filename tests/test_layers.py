@@ -24,6 +24,7 @@ CORE = {
     "infc.bundle",
     "infc.signature",
     "infc.preprocessing",
+    "infc.prune_options",
     "infc.quantization",
 }
 LEVELS = {

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infc import bundle, targets
+from infc import bundle, pruning, targets
 from infc.building import require_toolchain
 from infc.bundle import Bundle
 from infc.comparison import THRESHOLDS, OutputError, Threshold
+from infc.deferral import require_finished
 from infc.diagnostics import Diagnostic, ExitCode, Severity
 from infc.divergence.layers import Layer, layers_of
 from infc.divergence.measuring import Bench, float_answers, is_input
@@ -162,6 +163,7 @@ def _rows(
 def _open(path: Path, toolchains: Mapping[str, str]) -> tuple[Bundle, Target]:
     """The bundle and its target, whose workers run where the user says."""
     subject = bundle.open_bundle(path)
+    require_finished(subject)
     recorded = Target.from_json(subject.manifest["target"])
     (target,) = targets.in_toolchains([recorded], of_back_ends(toolchains))
     return subject, target
@@ -180,6 +182,7 @@ def _sets(
         return recorded_sets(subject), str(subject.manifest["verification"]["inputs"])
     progress("", "running the source model")
     options = VerifyOptions(data=data)
+    origin = pruning.again(origin, subject.manifest, scratch / "pruned")
     sets = reference_sets(origin, options, scratch / "reference", limits)
     return sets, "random, seed 0" if data is None else "the user's data"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building, frontends, pipeline, precision, quantizing
+from infc import building, frontends, pipeline, precision, pruning, quantizing
 from infc.bundle import Bundle
 from infc.diagnostics import fail
 from infc.frontends import Reading, Source, recorded
@@ -91,6 +91,7 @@ def rebuild(
     end = back_end(target.back_end)
     ran = {row["name"] for row in subject.manifest["passes"]}
     pipeline.run(source.model, PassOptions(disabled=frozenset(pass_names()) - ran))
+    pruning.repeat(source.model, subject.manifest)
     exact, neutral = source.model, source.model.clone()
     calibrated = _calibrated(subject, exact)
     scheme = scheme_of(end)

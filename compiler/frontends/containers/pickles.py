@@ -12,6 +12,7 @@ import io
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from infc.diagnostics import InfcError, fail
 from infc.frontends.containers import archives
@@ -82,6 +83,7 @@ NUMPY_GLOBALS = frozenset(
 )
 """Arrays and scalars; torch lets them through where it is told, with `safe_globals`."""
 
+DAMAGE = "its pickle cannot be followed: "
 Allowed = Callable[[str], bool]
 
 
@@ -102,17 +104,23 @@ def unsafe_globals(stream: Stream, allowed: Allowed = is_plain) -> list[str]:
     """What a pickle would import or do that plain data does not need; empty where it is safe.
 
     One pickle is read, and nothing of it is executed. What cannot be followed is among the
-    answers, in words.
+    answers, in words: a real unpickler runs what stands before the damage.
     """
     seen = Followed()
+    _, damage = _followed(stream, seen)
+    return [*offenders(seen, allowed), *damage]
+
+
+def _followed(stream: Stream, seen: Followed) -> tuple[Any, list[str]]:
+    """(value, where it cannot be followed); what was found is in `seen`."""
     try:
-        follow(stream, seen)
+        return follow(stream, seen).value, []
     except MalformedPickleError as error:
-        return [*_offenders(seen, allowed), f"it cannot be followed to its end: {error}"]
-    return _offenders(seen, allowed)
+        return None, [f"{DAMAGE}{error}"]
 
 
-def _offenders(seen: Followed, allowed: Allowed) -> list[str]:
+def offenders(seen: Followed, allowed: Allowed) -> list[str]:
+    """What of a pickle that was followed is not `allowed`."""
     names = dict.fromkeys(map(_modern, seen.globals))
     return [*(name for name in names if not allowed(name)), *seen.oddities]
 
@@ -129,13 +137,11 @@ def _modern(found: Global) -> str:
 def unsafe_legacy_globals(stream: Stream) -> list[str]:
     """`unsafe_globals` of a bare pickle, or of all five that torch before 1.6 wrote."""
     seen = Followed()
-    try:
-        if follow(stream, seen).value == MAGIC and isinstance(seen.value, int):
-            for _ in range(LEGACY_PICKLES - 1):
-                follow(stream, seen)
-    except MalformedPickleError as error:
-        return [*_offenders(seen, is_plain), f"it cannot be followed to its end: {error}"]
-    return _offenders(seen, is_plain)
+    value, damage = _followed(stream, seen)
+    if isinstance(value, int) and value == MAGIC:
+        for _ in range(LEGACY_PICKLES - 1):
+            damage = damage or _followed(stream, seen)[1]
+    return [*offenders(seen, is_plain), *damage]
 
 
 def require_safe(path: Path, allow_pickle: bool) -> None:
@@ -143,16 +149,20 @@ def require_safe(path: Path, allow_pickle: bool) -> None:
 
     Raises:
         InfcError: E113 with the names of what it would run, unless `allow_pickle`; E116 for an
-            archive that is not safe to open; E117 for one that is damaged.
+            archive that is not safe to open; E117 for a damaged one, and for a damaged pickle.
     """
     with path.open("rb") as stream:
         head = stream.read(4)
     if head == archives.LOCAL_HEADER:
-        archives.require_sane(path)
         found = list(_unsafe_in_archive(path))
+    elif not head:
+        raise archives.damaged(str(path), "it is empty")
     else:
         with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as m:
             found = unsafe_legacy_globals(m)
+    damage = [text for text in found if text.startswith(DAMAGE)]
+    if damage and len(damage) == len(found):
+        raise archives.damaged(str(path), damage[0].removeprefix(DAMAGE))
     if found and not allow_pickle:
         raise refusal(path, found)
 

@@ -17,7 +17,9 @@ from infc.diagnostics import InfcError
 from infc.frontends.onnx import spec_of
 from infc.request import Precision, WorkerLimits
 from infc.signature import DTYPES, TensorSpec, load_tensors, save_tensors
-from infc.targets import BackEnd, BackEndError, BuildJob, RunJob, Target, back_end
+from infc.targets import BackEnd, BackEndError, BuildJob, RunJob, Target, back_end, onnxruntime
+from infc.targets.abilities import absence_of
+from infc.verification import UNOPTIMIZED
 
 LIMITS = WorkerLimits(timeout_s=60)
 REFUSALS = ("E1", "E203", "E204", "E205")
@@ -200,6 +202,37 @@ def here(
     output.mkdir()
     artifact = end.build(BuildJob(folder / "checked.onnx", output, target, inputs, outputs))
     names = tuple(s.name for s in outputs), tuple(s.name for s in inputs)
+    if absence_of(end, target):
+        judge_graph(test, names, feeds, answers, coarse(outputs), folder)
+        return
     for threads in end.THREADS:
         run = end.open(RunJob(output / artifact.entry, target, *names, threads))
         judge(test, answers, [run(fed) for fed in feeds], coarse(outputs), threads)
+
+
+def judge_graph(
+    test: Any,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    feeds: Sequence[dict[str, Any]],
+    answers: Sequence[dict[str, Any]],
+    computed_in: dict[str, Precision],
+    folder: Path,
+) -> None:
+    """What was built cannot run here: run the graph that it was built of in ONNX Runtime.
+
+    What ONNX Runtime gets wrong, or does not run, of the test as it is says nothing.
+
+    Raises:
+        Wrong: the legalised graph answers wrongly.
+    """
+
+    def run(path: Path) -> None:
+        session = onnxruntime.open(RunJob(path, UNOPTIMIZED, *names, 1))
+        judge(test, answers, [session(fed) for fed in feeds], computed_in, 1)
+
+    try:
+        onnx.save(test.model, folder / "itself.onnx")
+        run(folder / "itself.onnx")
+    except (BackEndError, Wrong):
+        return
+    run(folder / "checked.onnx")

@@ -115,6 +115,8 @@ class BuildJob:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     calibration: tuple[Path, ...] = ()
+    report: Callable[..., None] | None = None
+    """Called with what the driver is to be told: `report(phase="tuning", done=3, total=128)`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ from infc.targets import (
     tensorrt_builder,
 )
 from infc.targets.tensorrt_spec import spec_of
-from infc.workers.protocol import report
 
 if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
@@ -77,8 +76,9 @@ def build(trt: Any, job: BuildJob, timing_cache: Path | None = None) -> Artifact
     spec = spec_of(job.target, job.inputs, job.outputs)
     cache = str(timing_cache) if timing_cache else None
     engine = str(job.output / ENGINE)
+    progress = _Reporter(job.report) if job.report else None
     try:
-        facts = tensorrt_builder.build(trt, spec, str(job.model), engine, cache, _Reporter())
+        facts = tensorrt_builder.build(trt, spec, str(job.model), engine, cache, progress)
     except tensorrt_builder.BuildError as error:
         for said, help in REMEDIES.items():
             if said in str(error):
@@ -92,7 +92,8 @@ def build(trt: Any, job: BuildJob, timing_cache: Path | None = None) -> Artifact
 class _Reporter:
     """Passes progress on to the driver, now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[..., None]) -> None:
+        self._report = report
         self._lock = threading.Lock()
         self._due = 0.0
 
@@ -101,7 +102,7 @@ class _Reporter:
             now = time.monotonic()
             if now >= self._due:
                 self._due = now + REPORT_S
-                report(phase=phase, done=done, total=total)
+                self._report(phase=phase, done=done, total=total)
 
 
 def open(trt: Any, job: RunJob) -> Runner:

@@ -16,6 +16,7 @@ from typing import Any
 
 from infc.signature import TensorSpec, load_tensors, save_tensors
 from infc.targets import Artifact, BackEnd, BuildJob, RunJob, Target
+from infc.workers.protocol import report
 
 
 def actions(module: str) -> Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]:
@@ -53,6 +54,7 @@ def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
             _specs(payload["inputs"]),
             _specs(payload["outputs"]),
             tuple(Path(folder) for folder in payload.get("calibration", ())),
+            report,
         )
     )
     return {"entry": artifact.entry, "files": list(artifact.files), "notes": dict(artifact.notes)}

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Any
 from infc.lazy_sympy import install as _install_lazy_sympy
 
 if TYPE_CHECKING:
-    from infc.api import bench, compile, debug_accuracy, inspect, optimize, quantize, verify
+    from infc.api import (
+        bench,
+        compile,
+        debug_accuracy,
+        finish,
+        inspect,
+        optimize,
+        quantize,
+        verify,
+    )
     from infc.budget import BudgetOptions
     from infc.diagnostics import Diagnostic, ExitCode, InfcError
     from infc.import_options import ImportOptions
@@ -51,6 +60,7 @@ __all__ = [
     "bench",
     "compile",
     "debug_accuracy",
+    "finish",
     "inspect",
     "optimize",
     "quantize",
@@ -59,7 +69,8 @@ __all__ = [
 
 _HOMES = {
     "infc.api": (
-        *("bench", "compile", "debug_accuracy", "inspect", "optimize", "quantize", "verify"),
+        *("bench", "compile", "debug_accuracy", "finish", "inspect", "optimize", "quantize"),
+        "verify",
     ),
     "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from infc import divergence, driver, finishing, inspection
 from infc.budget import BudgetOptions
-from infc.diagnostics import InfcError, fail
+from infc.diagnostics import ExitCode, InfcError, fail
 from infc.divergence import AccuracyResult
 from infc.driver import (
     CompileResult,
@@ -124,7 +124,7 @@ def compile(
         stand_in=stand_in,
     )
     result = driver.compile(request, progress)
-    failures = [row for row in result.results if row.bundle is None]
+    failures = [row for row in result.results if row.exit_code is not ExitCode.DONE]
     if check and failures:
         raise InfcError(*(d for row in failures for d in row.diagnostics))
     return result

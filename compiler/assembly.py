@@ -13,6 +13,7 @@ from infc import (
     bundle,
     comparison,
     deferral,
+    finishing,
     handed_over,
     latency,
     loaders,
@@ -28,6 +29,7 @@ from infc import (
     verification,
 )
 from infc.comparison import OutputError
+from infc.device.completing import TIMING_CACHE, WORKSHOP
 from infc.diagnostics import Diagnostic, InfcError, fail, internal_error
 from infc.front import Optimized
 from infc.logbook import Stopwatch
@@ -73,6 +75,14 @@ def compile_for(
         finished, document, warnings = _build_bundle(
             request, optimized, calibrated, budget, target, scratch, watch
         )
+        if request.remote and document["state"] == "deferred":
+            watch.start(f"building on {request.remote}")
+            document, trouble = _finish_there(request, destination, finished, scratch, watch)
+            warnings = (*warnings, *trouble)
+            if document["state"] == "deferred" and deferral.is_finished(destination):
+                # That is older, and of more use: the new bundle is not worth replacing it.
+                logbook.keep(scratch, log, document, optimized.records, watch)
+                return TargetResult(target.name, None, log, warnings, {}, watch.seconds)
         watch.start("publishing")
         watch.stop()
         logbook.keep(scratch, log, document, optimized.records, watch)
@@ -92,6 +102,38 @@ def compile_for(
         shutil.rmtree(scratch, ignore_errors=True)
     proof = document["verification"]
     return TargetResult(target.name, destination, log, warnings, proof, watch.seconds)
+
+
+def _finish_there(
+    request: Request, destination: Path, finished: Path, scratch: Path, watch: Stopwatch
+) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+    """Have the engine of the bundle in `finished` built; its manifest, and what went wrong.
+
+    The timing cache of the bundle that is to be replaced serves again.
+
+    Raises:
+        InfcError: it failed, and the user wants no deferred bundle.
+    """
+    cache = destination / TIMING_CACHE
+    if cache.is_file():
+        shutil.copyfile(cache, finished / TIMING_CACHE)
+    trouble: tuple[Diagnostic, ...] = ()
+    try:
+        trouble = finishing.finish(
+            finished,
+            remote=request.remote,
+            stand_in=request.stand_in,
+            limits=request.limits,
+            progress=lambda _, line: watch.announce(line),
+            log=scratch / "log",
+            shown=destination,
+        ).diagnostics
+    except InfcError as error:
+        if not request.deferred:
+            raise
+        trouble = error.diagnostics
+    shutil.rmtree(finished / WORKSHOP)
+    return dict(bundle.open_bundle(finished, check_hashes=False).manifest), trouble
 
 
 def _build_bundle(

@@ -382,9 +382,9 @@ def finish(
 @path_argument("path", completion.models_and_bundles)
 def inspect(path: Path) -> Output:
     """Show what is in a model file, a bundle or a ranges file."""
-    from infc import inspection, results
+    from infc import inspection, inspection_results
 
-    return results.inspected(inspection.inspect(path))
+    return inspection_results.inspected(inspection.inspect(path))
 
 
 @verb

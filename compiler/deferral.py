@@ -6,28 +6,31 @@
     BUILD.md           the same for people, with the lines for trtexec
 
 A back end that may have to defer offers `deferral` and `spec_of` (`infc.targets.abilities`). The
-graph is run in ONNX Runtime, and held to what the engine will be held to.
+graph is run in ONNX Runtime, and held to what the engine will be held to (`infc.handed_over`).
 """
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building, comparison, trtexec, verification
-from infc.bundle import Bundle
-from infc.comparison import THRESHOLDS, OutputError
+from infc import building, comparison, trtexec
+from infc.bundle import MANIFEST, Bundle, sha256_of
+from infc.comparison import THRESHOLDS
 from infc.diagnostics import InfcError, fail
+from infc.loaders.recipe import Recipe, recipe_of
 from infc.loaders.rendering import fill
 from infc.request import Precision, Request, WorkerLimits
-from infc.signature import TensorSpec
-from infc.targets import Artifact, BackEnd, Target, back_end, module_of
-from infc.targets.abilities import deferral_of
-from infc.verification import UNOPTIMIZED, Sets
+from infc.signature import TensorSpec, load_tensors
+from infc.targets import Artifact, BackEnd, Target, back_end
+from infc.targets.abilities import Deferring, deferral_of
+from infc.verification import Sets
+from infc.workers.versions import NOTE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,31 +40,6 @@ GRAPH = "model.onnx"
 BUILDER, SPEC, GUIDE, PROGRAM = "build_engine.py", "build.json", "BUILD.md", "finish"
 PACKAGE = "finishing"
 """What `infc.device` is called in a bundle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deferral:
-    """Why an engine is not built here, and what the builder is told there."""
-
-    reason: str
-    spec: Mapping[str, Any]
-    builder: Path
-    module: str
-    release: str
-
-    @property
-    def requires(self) -> dict[str, Any]:
-        """Of the device."""
-        wanted = self.spec.get("compute_capabilities")
-        capabilities = list(wanted) if isinstance(wanted, list) else []
-        return {"release": self.release, "compute_capabilities": capabilities}
-
-    @property
-    def needs(self) -> str:
-        """The same in words."""
-        library = f"TensorRT {self.release} or later".replace("  ", " ")
-        capabilities = " or ".join(self.requires["compute_capabilities"])
-        return f"{library}, a GPU of {capabilities}" if capabilities else f"{library} and its GPU"
 
 
 def reason_of(target: Target, *, elsewhere: bool = False) -> str | None:
@@ -109,23 +87,6 @@ def unwanted(target: Target, reason: str) -> InfcError:
     )
 
 
-def plan(
-    target: Target,
-    reason: str,
-    signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
-) -> Deferral:
-    """What is done on the device instead."""
-    ability = deferral_of(back_end(target.back_end))
-    assert ability is not None
-    return Deferral(
-        reason,
-        ability.spec_of(target, *signature),
-        ability.builder,
-        ability.module,
-        ability.release_of(target),
-    )
-
-
 def write_graph(
     model: ir.Model,
     source_name: str,
@@ -134,40 +95,37 @@ def write_graph(
     folder: Path,
     scratch: Path,
     limits: WorkerLimits,
-) -> tuple[str, ...]:
-    """Write what the engine will be built of into the new `folder`; return its files.
+) -> Artifact:
+    """Write what the engine will be built of into the new `folder`.
+
+    The artifact is what is there of it: the entry is the engine, the files are the graph's.
 
     Raises:
         InfcError: E203 for every node that the back end cannot take, E204, E5xx.
     """
     folder.mkdir(parents=True)
-    building.save_model(model, folder / GRAPH)
-    building.check(model, source_name, end, target, folder / GRAPH, scratch, limits)
-    return tuple(sorted(p.name for p in folder.iterdir()))
+    building.save_model(model, scratch / GRAPH)
+    building.check(model, source_name, end, target, scratch / GRAPH, scratch, limits)
+    files = tuple(n for n in (GRAPH, f"{GRAPH}.data") if (scratch / n).exists())
+    for name in files:
+        shutil.copyfile(scratch / name, folder / name)
+    return Artifact(ENGINE, files)
 
 
-def check_graph(
-    sets: Sets, target: Target, graph: Path, scratch: Path, limits: WorkerLimits
-) -> tuple[OutputError, ...]:
-    """Run the graph in ONNX Runtime, which has to answer as the engine will have to.
+def for_loader(
+    target: Target, signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]], folder: Path
+) -> tuple[Artifact, Recipe]:
+    """The artifact as the loader will open it, and how it builds one of what is in `folder`.
 
     Raises:
-        InfcError: E602 where it does not.
+        InfcError: what the back end has against the shapes: E107, E205, E206.
     """
-    names = list(_names(sets.feeds[0])), list(_names(sets.reference[0]))
-    what, module = "the graph for the device", module_of(UNOPTIMIZED.back_end)
-    answers = verification.run_entry(
-        module, graph, UNOPTIMIZED, sets.feeds, names, scratch, limits, what
+    ability, end = _ability(target), back_end(target.back_end)
+    notes = {NOTE: {end.DISTRIBUTIONS[0]: ability.release_of(target)}}
+    recipe = recipe_of(
+        ability.spec_of(target, *signature), f"{folder.name}/{GRAPH}", sha256_of(folder / GRAPH)
     )
-    errors = verification.compare_sets(sets, answers, THRESHOLDS[target.precision])
-    comparison.require(errors, "E602", what, "compile at a higher precision")
-    return errors
-
-
-def _names(folder: Path) -> tuple[str, ...]:
-    from infc.signature import load_tensors
-
-    return tuple(load_tensors(folder))
+    return Artifact(ENGINE, (ENGINE,), notes), recipe
 
 
 def held_to(sets: Sets | None, precision: Precision) -> dict[str, dict[str, float | None]]:
@@ -176,7 +134,7 @@ def held_to(sets: Sets | None, precision: Precision) -> dict[str, dict[str, floa
         return {}
     limits = {
         name: comparison.limits_of(name, THRESHOLDS[precision], sets.noise, sets.computed_in)
-        for name in _names(sets.reference[0])
+        for name in load_tensors(sets.reference[0])
     }
     return {
         name: {
@@ -192,28 +150,43 @@ def _finite(value: float) -> float | None:
 
 
 def write_kit(
-    finished: Path, name: str, how: Deferral, sets: Sets | None, precision: Precision
+    finished: Path,
+    name: str,
+    target: Target,
+    reason: str,
+    signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    sets: Sets | None,
 ) -> dict[str, Any]:
-    """Write what the device needs into the bundle; return the manifest's `on_device`."""
-    import json
+    """Write what the device needs into the bundle; return the manifest's `on_device`.
 
-    limits = held_to(sets, precision)
+    `sets` are the reference's vectors, which the bundle has, too.
+
+    Raises:
+        InfcError: what the back end has against the shapes: E107, E205, E206.
+    """
+    ability = _ability(target)
+    spec = ability.spec_of(target, *signature)
+    limits = held_to(sets, target.precision)
+    capabilities = spec.get("compute_capabilities")
     section = {
-        "reason": how.reason,
-        "module": how.module,
+        "reason": reason,
+        "module": ability.module,
         "graph": f"model/{GRAPH}",
         "builder": BUILDER,
         "spec": SPEC,
-        "requires": how.requires,
+        "requires": {
+            "release": ability.release_of(target),
+            "compute_capabilities": capabilities if isinstance(capabilities, list) else [],
+        },
         "held_to": limits,
-        "trtexec": trtexec.lines(how.spec, f"model/{GRAPH}", f"model/{ENGINE}"),
+        "trtexec": trtexec.lines(spec, f"model/{GRAPH}", f"model/{ENGINE}"),
     }
-    (finished / BUILDER).write_bytes(how.builder.read_bytes())
-    (finished / SPEC).write_text(json.dumps(how.spec, indent=2) + "\n", encoding="utf-8")
+    (finished / BUILDER).write_bytes(ability.builder.read_bytes())
+    (finished / SPEC).write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     copy_package(finished)
     values = {
         "name": name,
-        "needs": how.needs,
+        "needs": _needs(section["requires"]),
         "entry": f"model/{ENGINE}",
         "verified": bool(limits),
         **section,
@@ -224,6 +197,20 @@ def write_kit(
     program.write_text(fill("finish/finish.sh.j2", values), encoding="utf-8")
     program.chmod(0o755)
     return section
+
+
+def _needs(requires: Mapping[str, Any]) -> str:
+    """What a device has to have, in words."""
+    release, capabilities = requires["release"], requires["compute_capabilities"]
+    major = release.partition(".")[0]
+    library = f"TensorRT {release} or a later {major}.x" if release else "TensorRT"
+    return f"{library} and a GPU" + (f" of {' or '.join(capabilities)}" if capabilities else "")
+
+
+def _ability(target: Target) -> Deferring:
+    ability = deferral_of(back_end(target.back_end))
+    assert ability is not None, target
+    return ability
 
 
 def _shown(row: Mapping[str, float | None]) -> dict[str, str]:
@@ -243,10 +230,23 @@ def copy_package(folder: Path) -> None:
             (package / source.name).write_bytes(source.read_bytes())
 
 
-def artifact_of(target: Target, files: Sequence[str], how: Deferral) -> tuple[Artifact, Artifact]:
-    """The artifact as the loader will open it, and as it is in the bundle now."""
-    notes = {"versions": {back_end(target.back_end).DISTRIBUTIONS[0]: how.release}}
-    return Artifact(ENGINE, (ENGINE,), notes), Artifact(ENGINE, tuple(files), {})
+def fields(on_device: Mapping[str, Any], proof: Mapping[str, Any]) -> dict[str, Any]:
+    """What a deferred bundle's manifest says otherwise than others do."""
+    verdict = "skipped" if proof["verdict"] == "skipped" else "deferred"
+    return {
+        "state": "deferred",
+        "verification": {**proof, "verdict": verdict},
+        "on_device": on_device,
+    }
+
+
+def is_finished(path: Path) -> bool:
+    """Whether there is a bundle in `path` that has its artifact."""
+    try:
+        state = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["state"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(state != "deferred")
 
 
 def require_finished(subject: Bundle) -> None:

@@ -58,7 +58,7 @@ def compiled(
     rows = [
         {
             "target": row.target,
-            "ok": row.bundle is not None,
+            "ok": row.exit_code is ExitCode.DONE,
             "bundle": None if row.bundle is None else str(row.bundle),
             "log": None if row.log is None else str(row.log),
             "verification": row.verification,
@@ -102,7 +102,7 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     lines = [
         ("artifact", f"{manifest['artifact']['entry']}, {format_bytes(size)}, {shape}"),
         ("nodes", _nodes(result)),
-        ("verified", _verdict(proof)),
+        ("verified", verdict(proof)),
     ]
     budget = manifest.get("quantization", {}).get("budget")
     if budget is not None:
@@ -134,15 +134,10 @@ def _deferred_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         ("engine", f"to be built on the device, {target['precision']}: {how['reason']}"),
         ("graph", f"{how['graph']}, {format_bytes(size)}"),
         ("nodes", _nodes(result)),
-        ("verified", _verdict(manifest["verification"])),
-        (
-            "needs",
-            f"TensorRT {needs['release']} or later, a GPU of {capabilities}".replace("  ", " "),
-        ),
-        (
-            "next",
-            f"on the device: {path}/finish\nor here: infc finish {path} --remote ssh://user@host",
-        ),
+        ("verified", verdict(manifest["verification"])),
+        ("needs", f"TensorRT {needs['release']} or later, a GPU of {capabilities}"),
+        ("next", f"on the device: {path}/finish"),
+        ("", f"or from here: infc finish {path} --remote ssh://user@host"),
     ]
     headline = f"{click.style(row.target, bold=True, fg='yellow')}  {row.bundle}  deferred"
     return f"{headline}\n{labelled(lines)}"
@@ -211,7 +206,7 @@ _GRAPH_ONLY = {
 """What the verdicts mean that are not of the artifact."""
 
 
-def _verdict(proof: Mapping[str, Any]) -> str:
+def verdict(proof: Mapping[str, Any]) -> str:
     """The verdict, and under it the error of every output."""
     if proof.get("verdict") not in ("passed", *_GRAPH_ONLY):
         return "skipped: nothing proves that it answers as the source model does"
@@ -334,7 +329,7 @@ def finished(result: FinishResult, *, brief: bool = False) -> Output:
         rows.append(("gpu", f"{gpu['name']}, compute capability {gpu['compute_capability']}"))
     if "bytes" in facts:
         rows.append(("engine", f"{format_bytes(facts['bytes'])} in {facts['seconds']:g} s"))
-    rows.append(("verified", _verdict(result.verification)))
+    rows.append(("verified", verdict(result.verification)))
     if result.latency is not None:
         spread = f"{result.latency['min_ms']:.3f} to {result.latency['max_ms']:.3f} ms"
         rows.append(("latency", f"{result.latency['median_ms']:.3f} ms, {spread}"))
@@ -446,94 +441,11 @@ def benched(figures: Mapping[str, Any]) -> Output:
     return Output(figures, text)
 
 
-def inspected(description: Mapping[str, Any]) -> Output:
-    """Of `inspect`."""
-    texts = {"bundle": _bundle_text, "ranges": _ranges_text}
-    text = texts.get(description["kind"], _model_text)
-    return Output(description, text(description))
-
-
-def _ranges_text(d: Mapping[str, Any]) -> str:
-    """A table: a tensor a line, what it holds, and what each method would quantise it over."""
-    size = format_bytes(d["bytes"])
-    head = f"{click.style(d['path'], bold=True)}  ranges, {size}, {count(d['samples'], 'sample')}"
-    grid = f"{d['integer']}, {'symmetric' if d['symmetric'] else 'asymmetric'}"
-    rows = [("model", d["model"]), ("data", d["data"] or "of a function"), ("ranges", grid)]
-    methods = [m for m in (d["tensors"] or [{"ranges": {}}])[0]["ranges"] if m != "minmax"]
-    titles = [f"{m} {d['percentile']:g}" if m == "percentile" else m for m in methods]
-    cells = [("TENSOR", "MIN", "MAX", *(title.upper() for title in titles), "")]
-    for row in d["tensors"]:
-        spans = (f"{low:.4g} .. {high:.4g}" for low, high in map(row["ranges"].get, methods))
-        odd = f"{row['infinities']:,} infinite" if row["infinities"] else ""
-        name = printable(row["name"])
-        cells.append((name, f"{row['min']:.4g}", f"{row['max']:.4g}", *spans, odd))
-    return f"{head}\n{labelled(rows)}\n\n{columns(cells, right=(1, 2))}"
-
-
-def _model_text(d: Mapping[str, Any]) -> str:
-    head = f"{click.style(d['path'], bold=True)}  {d['kind'].upper()}, {format_bytes(d['bytes'])}"
-    weights = d["parameters"]
-    rows = [
-        ("version", f"IR {d['ir_version']}, " + _listed(d["opsets"].items())),
-        ("producer", d["producer"] or "unknown"),
-        ("inputs", _tensors(d["inputs"])),
-        ("outputs", _tensors(d["outputs"])),
-        (
-            "parameters",
-            f"{weights['elements']:,} in {count(weights['tensors'], 'tensor')}, "
-            f"{format_bytes(weights['bytes'])}",
-        ),
-        ("nodes", f"{d['nodes']:,}\n{_wrapped(f'{k} {v}' for k, v in d['operators'].items())}"),
-    ]
-    if d["functions"]:
-        rows.append(("functions", _wrapped(d["functions"])))
-    if d["external_data"]:
-        files = [
-            (row["file"], "" if row["bytes"] is None else format_bytes(row["bytes"]), row["state"])
-            for row in d["external_data"]
-        ]
-        rows.append(("external", columns(files, right=(1,))))
-    if d["metadata"]:
-        rows.append(("metadata", columns([(k, v) for k, v in d["metadata"].items()])))
-    return f"{head}\n{labelled(rows)}"
-
-
-def _bundle_text(d: Mapping[str, Any]) -> str:
-    m = d["manifest"]
-    target, toolchain = m["target"], {"infc": m["infc"], **m["toolchain"]}
-    head = f"{click.style(d['path'], bold=True)}  bundle, {format_bytes(d['bytes'])}, {m['state']}"
-    before, after = (sum(m["operators"][k].values()) for k in ("source", "optimized"))
-    files = [(format_bytes(row["bytes"]), name) for name, row in m["files"].items()]
-    shape = f"{target['back_end']} on {target['device']}, {target['precision']}"
-    rows = [
-        ("target", f"{target['name']}: {target['summary']} ({shape})"),
-        ("source", f"{m['source']['file']} ({m['source']['kind']})"),
-        ("inputs", _tensors(m["inputs"])),
-        ("outputs", _tensors(m["outputs"])),
-        ("nodes", f"{before:,} -> {after:,}"),
-        ("verified", _verdict(m["verification"])),
-        *_left_to_do(d),
-        ("loaders", ", ".join(m["loaders"]) or "none"),
-        ("toolchain", _wrapped(f"{k} {v}" for k, v in toolchain.items())),
-        ("files", columns(files, right=(0,))),
-    ]
-    return f"{head}\n{labelled(rows)}"
-
-
-def _left_to_do(d: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a bundle lacks that is finished on the device."""
-    state, path = d["manifest"]["state"], shlex.quote(d["path"])
-    if state == "ready":
-        return []
-    what = "the engine is to be built" if state == "deferred" else "the engine is to be verified"
-    return [("next", f"{what}, on the device: {path}/finish")]
-
-
-def _listed(pairs: Iterable[tuple[str, Any]]) -> str:
+def listed(pairs: Iterable[tuple[str, Any]]) -> str:
     return ", ".join(f"{name} {value}" for name, value in pairs)
 
 
-def _wrapped(parts: Iterable[str]) -> str:
+def wrapped(parts: Iterable[str]) -> str:
     """`parts` with commas between them, broken into lines between parts only."""
     lines = [""]
     for part in parts:
@@ -542,17 +454,6 @@ def _wrapped(parts: Iterable[str]) -> str:
             lines.append("")
         lines[-1] += f", {part}" if lines[-1] else part
     return "\n".join(lines)
-
-
-def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = []
-    for row in rows:
-        bounds = _listed(
-            (name, f"{low}..{high}@{typical}")
-            for name, (low, typical, high) in row.get("bounds", {}).items()
-        )
-        cells.append((row["name"], row["dtype"], format_shape(row["shape"]), bounds))
-    return columns(cells) or "none"
 
 
 def targets_table(rows: Sequence[tuple[Target, bool]]) -> Output:
@@ -589,7 +490,7 @@ def target_details(target: Target, end: BackEnd, there: bool) -> Output:
         ("options", options or "none"),
     ]
     if target.options:
-        rows.append(("preset", _listed((f"-X {k}", v) for k, v in target.options.items())))
+        rows.append(("preset", listed((f"-X {k}", v) for k, v in target.options.items())))
     return Output(
         document, f"{click.style(target.name, bold=True)}  {target.summary}\n{labelled(rows)}"
     )
@@ -670,7 +571,7 @@ def toolchain_installed(row: Entry, changed: bool, *, brief: bool = False) -> Ou
     packages = ", ".join(f"{k} {v}" for k, v in document["packages"].items())
     lines = [
         ("python", row.python),
-        ("packages", _wrapped(packages.split(", "))),
+        ("packages", wrapped(packages.split(", "))),
         ("size", format_bytes(document["bytes"])),
         ("path", document["path"]),
     ]

@@ -23,7 +23,9 @@ def main() -> int:
         description="Build this bundle's engine here, verify it here, and complete the bundle. "
         "A run that was interrupted is taken up where it was.",
     )
-    parser.add_argument("--module", help="build with this library in place of the target's")
+    parser.add_argument(
+        "--stand-in", metavar="MODULE", help="build with this library in place of the target's"
+    )
     parser.add_argument("--skip-verify", action="store_true", help="leave the engine unproved")
     parser.add_argument("--again", action="store_true", help="build a finished bundle once more")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for each step")
@@ -64,7 +66,7 @@ def finish(bundle: Path, given: argparse.Namespace) -> int:
         completing.check_hashes(bundle, manifest)
         completing.seed(bundle, manifest)
         order = Order(
-            bundle, manifest, workshop, given.module, not given.skip_verify, given.timeout
+            bundle, manifest, workshop, given.stand_in, not given.skip_verify, given.timeout
         )
         result = produce(order, log)
         state = completing.complete(bundle, manifest, result)

@@ -6,7 +6,8 @@
     .finish/commit/       the same, whole: they are moved to their places, the manifest last
 
 The one rename from `new` to `commit` decides. Whoever finds `commit` moves the rest to its place,
-so that a bundle is never left in between for good.
+so that a bundle is never left in between for good. Beside the engine lies its hash, which the
+loader holds it to: that was generated before there was an engine.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 WORKSHOP = ".finish"
-LOADER_FACTS = "loader/cpp/bundle_info.h"
-"""What the loader checks: it holds the engine's hash, once there is one."""
 RESULTS = "finished.json"
 """What was measured: it differs from build to build, and no hash in the manifest is of it."""
 
@@ -116,16 +115,10 @@ def complete(
         _put(new / entry, workshop / PLAN)
         files = {name: row for name, row in manifest["files"].items() if name != RESULTS}
         files[entry] = _row(new / entry)
-        facts = bundle / LOADER_FACTS
-        if facts.is_file():
-            text = facts.read_text(encoding="utf-8")
-            written = new / LOADER_FACTS
-            written.parent.mkdir(parents=True)
-            written.write_text(
-                with_hash(text, Path(entry).name, files[entry]["sha256"], _known(manifest)),
-                encoding="utf-8",
-            )
-            files[LOADER_FACTS] = _row(written)
+        digest = entry + ".sha256"
+        line = f"{files[entry]['sha256']}  {Path(entry).name}\n"
+        (new / digest).write_text(line, encoding="utf-8")
+        files[digest] = _row(new / digest)
         if (workshop / TIMING_CACHE).is_file():
             _put(new / TIMING_CACHE, workshop / TIMING_CACHE)
             files.pop(TIMING_CACHE, None)
@@ -213,17 +206,6 @@ def tidy(bundle: Path) -> None:
             shutil.rmtree(str(path))
         elif path.name != "lock":
             path.unlink()
-
-
-def with_hash(text: str, name: str, sha256: str, before: str) -> str:
-    """`bundle_info.h` with the engine's hash in the place of `before`, which may be empty."""
-    return text.replace(f'"{name}",\n     "{before}"', f'"{name}",\n     "{sha256}"')
-
-
-def _known(manifest: Mapping[str, Any]) -> str:
-    """The engine's hash up to now, "" where there was none."""
-    row = manifest["files"].get(manifest["artifact"]["entry"])
-    return row["sha256"] if row else ""
 
 
 def _put(place: Path, file: Path) -> None:

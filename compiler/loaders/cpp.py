@@ -71,7 +71,7 @@ def _facts(target: Target, artifact: Artifact, model: Path) -> dict[str, Any]:
     distribution = end.DISTRIBUTIONS[0]
     files = dict.fromkeys((artifact.entry, *artifact.files))
     return {
-        # What a deferred bundle's device is still to build has no hash yet: `finish` puts it in.
+        # What is still to be built on the device has no hash yet; it will lie beside it.
         "files": [(n, sha256_of(model / n) if (model / n).exists() else "") for n in files],
         "entry": artifact.entry,
         "settings": sorted(target.options.items()),

@@ -56,6 +56,25 @@ def need_back_end() -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def need_running(need_back_end: Callable[[str], None]) -> Callable[[str], None]:
+    """`need_running("tensorrt-rtx")` skips where its artifacts cannot run, as without a GPU.
+
+    INFC_REQUIRE_ALL=1 does not make a failure of that: no package is a GPU.
+    """
+
+    def need(name: str) -> None:
+        from infc import targets
+        from infc.targets.abilities import absence_of
+
+        need_back_end(name)
+        absence = absence_of(targets.back_end(name), targets.look_up(name))
+        if absence:
+            pytest.skip(f"artifacts of {name} do not run here: {absence}")
+
+    return need
+
+
+@pytest.fixture(scope="session")
 def need_tool() -> Callable[[str], str]:
     """`need_tool("javac")` returns the path of a program or skips (or fails)."""
 

@@ -62,14 +62,16 @@ DTYPES = {
     "openvino": ("float", "double", "float16", "int8", "int32", "int64", "uint8", "bool"),
     "torchscript": ("float", "double", "float16", "int8", "int32", "int64", "uint8", "bool"),
     "mindspore-lite": ("float", "int32", "int64", "bool"),
+    "tensorrt": ("float", "float16", "int32", "int64", "bool"),
+    "tensorrt-rtx": ("float", "float16", "int32", "int64", "bool"),
 }
 
 
 @pytest.fixture(params=BACK_ENDS)
-def end(request: pytest.FixtureRequest, need_back_end: Callable[[str], None]) -> str:
-    """Each back end that is installed."""
+def end(request: pytest.FixtureRequest, need_running: Callable[[str], None]) -> str:
+    """Each back end that is installed, and whose artifacts run here."""
     name = str(request.param)
-    need_back_end(name)
+    need_running(name)
     return name
 
 
@@ -211,8 +213,8 @@ def test_outputs_that_only_the_run_tells(end: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BACK_ENDS)
-def test_element_types(name: str, need_back_end: Callable[[str], None], tmp_path: Path) -> None:
-    need_back_end(name)
+def test_element_types(name: str, need_running: Callable[[str], None], tmp_path: Path) -> None:
+    need_running(name)
     kinds = DTYPES[name]
     inputs = ", ".join(f"{k}[2, 3] x_{k}" for k in kinds)
     outputs = ", ".join(f"{k}[2, 3] y_{k}" for k in kinds)
@@ -328,16 +330,16 @@ def test_every_back_end_in_one_process(
     need_back_end: Callable[[str], None], tmp_path: Path
 ) -> None:
     """Nothing but the C interface leaves a loader's library, so that they do not meet."""
+    ends = ("onnxruntime", "openvino", "torchscript", "mindspore-lite")  # as the program has them
     built = {}
-    for name in BACK_ENDS:
+    for name in ends:
         need_back_end(name)
         bundle = make(DIGITS, name, tmp_path, name=f"digits_{name.replace('-', '_')}")
         built[bundle.name] = cpp.build(bundle, tmp_path / name, LIMITS, EVERY_WARNING).parent
         symbols = run(["nm", "-D", "--defined-only", built[bundle.name] / f"lib{bundle.name}.so"])
         exported = {line.split()[-1] for line in symbols.stdout.splitlines()}
-        calls = ("free", "last_error", "load", "run", "version")
+        calls = ("build", "free", "last_error", "load", "run", "version")
         assert exported == {f"{bundle.name}_{call}" for call in calls}
-    ends = ("onnxruntime", "openvino", "torchscript", "mindspore-lite")  # as the program has them
     folders = [tmp_path / f"digits_{name.replace('-', '_')}-{name}" for name in ends]
     command: list[object] = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
     for folder in folders:
@@ -350,7 +352,7 @@ def test_every_back_end_in_one_process(
     *rows, last = done.stdout.splitlines()
     pixels = (np.arange(128) % 17 / 16).astype(np.float32).reshape(2, 1, 8, 8)
     want = expected(DIGITS, {"image": pixels})["logits"].ravel()
-    assert len(rows) == len(BACK_ENDS)
+    assert len(rows) == len(ends)
     for row in rows:
         assert np.allclose([float(v) for v in row.split()], want, rtol=1e-4, atol=1e-4)
     assert last == "`image` has 63 elements, and must have 64"

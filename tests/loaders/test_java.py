@@ -151,9 +151,9 @@ def run(command: list[object], status: int = 0) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize("name", BACK_ENDS)
 def test_answers_as_the_source_model(
-    name: str, jdk: Path, need_back_end: Callable[[str], None], tmp_path: Path
+    name: str, jdk: Path, need_running: Callable[[str], None], tmp_path: Path
 ) -> None:
-    need_back_end(name)
+    need_running(name)
     compiled = compile_digits(tmp_path, name)
     result = infc.verify(compiled.path, through="java")
     assert [e.name for e in result.errors] == ["logits"]

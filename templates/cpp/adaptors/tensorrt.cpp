@@ -312,6 +312,10 @@ std::unique_ptr<Session> open(const infc_bundle& bundle, const Settings& setting
 
 void build(const infc_bundle* bundle, const char* graph, const char* entry, const char* device) {
   tensorrt::library();
+  if (tensorrt::kRtx) {  // which builds without a GPU, for all of them
+    tensorrt::build_engine(*bundle->recipe, graph, entry);
+    return;
+  }
   const cuda::Context context(cuda::ordinal_of(device));
   const cuda::Current current(context);
   tensorrt::build_engine(*bundle->recipe, graph, entry);

@@ -18,6 +18,7 @@ class Options(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("device", ctypes.c_char_p),
         ("skip_hash_check", ctypes.c_int32),
+        ("cuda_graph", ctypes.c_int32),
     ]
 
 
@@ -27,6 +28,10 @@ def load(device: str = "", threads: int = 1, file: str = "") -> int:
     options = Options(threads, device.encode() or None, bool(file))
     path = (file or bundle).encode()
     return library.digits_load(path, ctypes.byref(options), ctypes.byref(model))
+
+
+def build() -> int:
+    return library.digits_build(bundle.encode(), None)
 
 
 def run(batch: int) -> int:
@@ -41,7 +46,7 @@ def unlink(path: str) -> int:
 
 
 for name, arguments in steps:
-    failed = {"load": load, "run": run, "unlink": unlink}[name](**arguments)
+    failed = {"build": build, "load": load, "run": run, "unlink": unlink}[name](**arguments)
     first = [round(value, 3) for value in logits[:2]]
     print(json.dumps(library.digits_last_error().decode() if failed else first))
 library.digits_free(model)

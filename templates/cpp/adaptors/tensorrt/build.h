@@ -156,12 +156,23 @@ inline void add_profiles(const infc_recipe& recipe, nvinfer1::IBuilder& builder,
   }
 }
 
+// The node, its operator, and what the parser has against it.
+inline std::string text_of(const nvonnxparser::IParserError& error) {
+  const auto text = [](const char* found) { return std::string(found == nullptr ? "" : found); };
+  std::string why = text(error.desc());
+  if (why.empty() || why == "false") why = "the parser refuses it (" + text(error.func()) + ")";
+  const std::string node = text(error.nodeName()), type = text(error.nodeOperator());
+  if (type.empty()) return why;
+  return (node.empty() ? "node " + std::to_string(error.node()) : "`" + node + "`") + " (" + type +
+         "): " + why;
+}
+
 inline void parse(nvonnxparser::IParser& parser, const char* graph) {
   using nvinfer1::ILogger;
   if (parser.parseFromFile(graph, static_cast<int>(ILogger::Severity::kERROR))) return;
   std::string why;
   for (int i = 0; i < parser.getNbErrors() && i < 4; ++i) {
-    why += std::string(i ? "; " : "") + parser.getError(i)->desc();
+    why += (i ? "; " : "") + text_of(*parser.getError(i));
   }
   if (!why.empty()) throw Error(std::string(kName) + " cannot read the graph: " + why);
   throw Log::error("it cannot read the graph");

@@ -1,7 +1,7 @@
 """What is in a model file, a bundle or a ranges file, read without running or checking anything.
 
 A model is described as it lies in the file, so that one that no compiler takes can be looked at
-all the same: only the protobuf has to parse.
+all the same: only its container has to hold together. No framework is imported.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc import bundle
 from infc.diagnostics import fail, printable
+from infc.frontends import containers
 from infc.frontends.sniff import EXPORT, Kind, sniff
 
 if TYPE_CHECKING:
@@ -27,23 +28,50 @@ def inspect(path: Path) -> dict[str, Any]:
     """Describe `path`; `kind` is `bundle`, `ranges` or the kind of the model.
 
     Raises:
-        InfcError: E100, E101 or E102 for a model, E702 for a damaged bundle, E411 for damaged
-            ranges.
+        InfcError: E100 to E102 for what is no model or damaged ONNX, E116 and E117 for other
+            containers that are unsafe or damaged, E501 where h5py is needed and missing, E702 for a
+            damaged bundle, E411 for damaged ranges.
     """
     from infc.calibration.describing import describe
     from infc.calibration.ranges import is_ranges
 
     if path.name == bundle.MANIFEST:
         path = path.parent
-    if path.is_dir() and not (path / "saved_model.pb").exists():
+    if path.is_dir() and not _may_be_model(path):
         return _bundle(path)
     if path.is_file() and is_ranges(path):
         return describe(path)
     kind = sniff(path)
     if kind is Kind.ONNX:
         return _onnx(path)
-    what = f"`{path}` is {kind.value}; this version of infc reads ONNX"
-    raise fail("E101", what, help=EXPORT[kind])
+    return _container(path, kind)
+
+
+def _may_be_model(folder: Path) -> bool:
+    """Whether a folder without a manifest has in it what TensorFlow writes."""
+    patterns = ("saved_model.pb*", "*/saved_model.pb*", "*.index")
+    return not (folder / bundle.MANIFEST).exists() and any(
+        next(folder.glob(pattern), None) is not None for pattern in patterns
+    )
+
+
+def _container(path: Path, kind: Kind) -> dict[str, Any]:
+    """A model that is not ONNX; `unit` is what its operators are called there."""
+    found = containers.describe(path, kind)
+    if found is None:
+        what = f"`{path}` is {kind.value}, which infc does not look into"
+        raise fail("E101", what, help=EXPORT.get(kind, "`infc compile` makes the model"))
+    files = path.rglob("*") if path.is_dir() else [path]
+    described = found.to_json()
+    return {
+        "kind": described.pop("kind"),
+        "path": str(path),
+        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
+        "unit": {"KERAS": "layers", "HDF5": "layers", "TORCHSCRIPT": "calls"}.get(
+            kind.name, "nodes"
+        ),
+        **described,
+    }
 
 
 def _bundle(path: Path) -> dict[str, Any]:

@@ -441,10 +441,6 @@ def benched(figures: Mapping[str, Any]) -> Output:
     return Output(figures, text)
 
 
-def listed(pairs: Iterable[tuple[str, Any]]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in pairs)
-
-
 def wrapped(parts: Iterable[str]) -> str:
     """`parts` with commas between them, broken into lines between parts only."""
     lines = [""]

@@ -33,6 +33,7 @@ LEVELS = {
     "infc.toolchain_verbs": 5,
     "infc.api": 4,
     "infc.results": 4,
+    "infc.inspection_results": 4,
     "infc.driver": 3,
     "infc.passes": 1,
     "infc.targets": 1,

@@ -23,7 +23,7 @@ def describe(path: Path) -> Description:
         libraries = [n for n in archive.under(FOLDER) if n.endswith((".so", ".pyd", ".dll"))]
         version = archive.text("archive_version")
     names = ", ".join(name.removeprefix(f"{FOLDER}/") for name in libraries)
-    details = {"compiled code": names or "none found"}
+    details = {"libraries": names or "none found"}
     if version:
         details["archive"] = f"version {version}"
     return Description("aotinductor", "AOTInductor package", details=details)

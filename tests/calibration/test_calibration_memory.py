@@ -22,10 +22,11 @@ from infc.calibration import calibrate
 from infc.calibration.data import open_samples
 from infc.request import CalibrationOptions, WorkerLimits
 from infc.signature import TensorSpec
+import onnx_ir as ir
 model, scratch, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 options = CalibrationOptions("random", samples=count)
 samples = open_samples(options, (TensorSpec("x", "float32", (1, 8, 128, 128)),))
-done = calibrate(model, ["v0", "v1", "v2"], samples, scratch, WorkerLimits())
+done = calibrate(ir.load(model), ["v0", "v1", "v2"], samples, scratch, WorkerLimits())
 assert done.ranges.samples == count
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """

@@ -50,7 +50,8 @@ def reason_of(target: Target, *, elsewhere: bool = False) -> str | None:
     ability = deferral_of(back_end(target.back_end))
     if ability is None:
         return None
-    return "the user wants it built on another machine" if elsewhere else ability.reason(target)
+    reason = ability.reason(target)
+    return "the user wants it built on another machine" if elsewhere and not reason else reason
 
 
 def require_wanted(request: Request, chosen: Sequence[Target]) -> None:

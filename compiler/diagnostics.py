@@ -764,8 +764,8 @@ _TABLE = (
         ExitCode.VERIFICATION_FAILED,
         "The engine could be built and could not be run: there is no GPU driver, or another "
         "library stood in for the target's. The bundle is in the state `built`, not `ready`, and "
-        "its verdict is `not verified`. `./finish` on the device runs the engine that is there "
-        "and settles it.",
+        "its verdict is `not verified`. `./finish` on the device settles it; an engine that the "
+        "target's own library has built is not built again.",
     ),
     Code(
         "E701",

@@ -221,6 +221,6 @@ def _unverified(path: Path, reason: str, *, wanted: bool) -> Diagnostic:
     return Diagnostic(
         "E608",
         f"the engine of `{path}` is built, and not verified: {reason}",
-        help="run `./finish` in the bundle on the device: it takes the engine that is there",
+        help="run `./finish` in the bundle on the device",
         severity=Severity.WARNING if wanted else Severity.ERROR,
     )

@@ -88,7 +88,7 @@ def report(bundle: Path, state: str, result: Mapping[str, Any], given: argparse.
     error = DeviceError(
         "unverified",
         f"the engine is built and not verified: {result['reason']}",
-        "run ./finish on the device: it takes the engine that is there",
+        "run ./finish on the device",
     )
     print(error.render().replace("error", "warning", given.skip_verify), file=sys.stderr)  # noqa: T201
     return 0 if given.skip_verify else error.exit_code

@@ -17,6 +17,7 @@ import os
 import signal
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 WARMUP, RUNS = 10, 50
 """Runs that are timed, after as many that are not."""
+SAY_S = 1.0
+"""How often a build says how far it is: TensorRT has thousands of steps."""
 
 
 def main() -> None:
@@ -69,13 +72,13 @@ def _probe(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
 def _build(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """Build the engine; its progress goes to the log."""
     trt = importlib.import_module(request["module"])
-    shown: dict[str, int] = {}
+    due = 0.0
 
     def progress(phase: str, done: int, total: int) -> None:
-        percent = 100 * done // max(total, 1)
-        if percent // 10 > shown.get(phase, -1):
-            shown[phase] = percent // 10
-            print(f"{phase}: {percent} %", flush=True)  # noqa: T201
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + SAY_S
+            print(f"{phase}: {100 * done // max(total, 1)} %", flush=True)  # noqa: T201
 
     facts: dict[str, Any] = builder.build(
         trt,

@@ -105,6 +105,8 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
         "comparison": None,
         "latency": None,
     }
+    stand_in = f"built with {order.module} in place of {order.how['module']}"
+    instead = [stand_in] if order.is_stand_in else []
     sets = order.sets()
     if order.manifest["verification"]["verdict"] == "skipped" or not sets:
         verdict = "skipped" if not sets else "not verified"
@@ -112,14 +114,13 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
     if not order.verify:
         return dict(result, reason="left out by the user")
     if result["gpu"] is None:
-        return dict(result, reason=machine["gpu"]["reason"])
+        return dict(result, reason="; ".join([*instead, machine["gpu"]["reason"]]))
     comparison, latency = _verify(order, sets, log)
     if not comparison["ok"]:
         raise _wrong(comparison)
     result = dict(result, comparison=comparison, latency=latency)
     if order.is_stand_in:
-        reason = f"built and run with {order.module} in place of {order.how['module']}"
-        return dict(result, reason=reason)
+        return dict(result, reason=stand_in)
     return dict(result, verdict="passed")
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from infc.diagnostics import printable
-from infc.formatting import columns, count, format_bytes, format_shape, listed
+from infc.formatting import columns, count, format_bytes, format_shape
 from infc.output import Output
-from infc.results import LABEL_WIDTH, labelled, verdict, wrapped
+from infc.results import LABEL_WIDTH, labelled, paired, verdict, wrapped
 
 MAX_TENSORS = 20
 MAX_OPERATORS = 60
@@ -45,7 +45,7 @@ def _model_text(d: Mapping[str, Any]) -> str:
     head = f"{click.style(d['path'], bold=True)}  {d['kind'].upper()}, {format_bytes(d['bytes'])}"
     weights = d["parameters"]
     rows = [
-        ("version", f"IR {d['ir_version']}, " + listed(d["opsets"].items())),
+        ("version", f"IR {d['ir_version']}, " + paired(d["opsets"].items())),
         ("producer", d["producer"] or "unknown"),
         ("inputs", _tensors(d["inputs"])),
         ("outputs", _tensors(d["outputs"])),
@@ -143,7 +143,7 @@ def _first(rows: Sequence[Mapping[str, Any]], total: int) -> str:
 def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = []
     for row in rows:
-        bounds = listed(
+        bounds = paired(
             (name, f"{low}..{high}@{typical}")
             for name, (low, typical, high) in row.get("bounds", {}).items()
         )

@@ -441,6 +441,11 @@ def benched(figures: Mapping[str, Any]) -> Output:
     return Output(figures, text)
 
 
+def paired(pairs: Iterable[tuple[str, Any]]) -> str:
+    """Names and values with commas between them: `ai.onnx 17, my 1`."""
+    return ", ".join(f"{name} {value}" for name, value in pairs)
+
+
 def wrapped(parts: Iterable[str]) -> str:
     """`parts` with commas between them, broken into lines between parts only."""
     lines = [""]
@@ -486,7 +491,7 @@ def target_details(target: Target, end: BackEnd, there: bool) -> Output:
         ("options", options or "none"),
     ]
     if target.options:
-        rows.append(("preset", listed((f"-X {k}", v) for k, v in target.options.items())))
+        rows.append(("preset", paired((f"-X {k}", v) for k, v in target.options.items())))
     return Output(
         document, f"{click.style(target.name, bold=True)}  {target.summary}\n{labelled(rows)}"
     )

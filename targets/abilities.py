@@ -66,7 +66,7 @@ class Deferring:
 
     `reason` says why an artifact cannot be built here, None where it can. `spec_of` is what the
     program `builder`, which drives the Python module `module`, is told; `release_of` the release of
-    the library that a target asks for, "" for any.
+    the library that the graph is for.
     """
 
     reason: Callable[[Target], str | None]
@@ -87,5 +87,5 @@ def deferral_of(end: BackEnd) -> Deferring | None:
         module.spec_of,
         Path(__file__).with_name("tensorrt_builder.py"),
         end.MODULES[0],
-        lambda target: target.options.get("release", ""),
+        module.release_of,
     )

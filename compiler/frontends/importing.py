@@ -91,7 +91,7 @@ def load(
 def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:
     """What the exporter wrote does not hold water; what concerns the user's words stays theirs."""
     if all(d.code in ("E106", "E108") for d in error.diagnostics):
-        return error
+        return InfcError(*(replace(d, where="") for d in error.diagnostics))
     found = tuple(f"{d.message} ({d.where})" if d.where else d.message for d in error.diagnostics)
     return fail(
         "E112",

@@ -36,7 +36,7 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     call = calls.plan(loaded, order.inputs)
     module, outputs = flat.flatten(loaded.module, call)
     with at_home(order.home):
-        probing.probe(module, call)
+        probing.probe(module, call, outputs)
         entry = order.save(folder)
         state.save(module, folder)
         exported = exporting.export(loaded, module, call, folder)

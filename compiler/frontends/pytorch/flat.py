@@ -83,7 +83,8 @@ def tensors_of(results: Any, inputs: set[str], outputs: Outputs) -> list[Leaf]:
     if not tensors:
         raise fail("E111", f"`forward` returns {_spell(results)}, and no tensor")
     outputs.constants = [n for n, v in found if v is not None and not is_tensor(v)]
-    outputs.names = unique([name or "output" for name, _ in tensors], inputs)
+    names = [name or "output" for name, _ in tensors]
+    outputs.names = unique([f"{name}_out" if name in inputs else name for name in names], inputs)
     return list(zip(outputs.names, (tensor for _, tensor in tensors), strict=True))
 
 

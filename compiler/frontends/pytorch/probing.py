@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from infc.diagnostics import fail
 from infc.frontends.pytorch.calls import Call
 from infc.frontends.pytorch.failures import blamed, message_of
-from infc.frontends.pytorch.flat import same
+from infc.frontends.pytorch.flat import Outputs, same
+from infc.frontends.pytorch.structure import Leaf
 from infc.frontends.pytorch.user_models import seed
+from infc.signature import DTYPES
 from infc.user_code import line_of
 
 _INTEGERS = re.compile(r"scalar types?:? Long|Long, Int|indices.*Long|must be long", re.IGNORECASE)
@@ -29,17 +31,21 @@ def exactly() -> Iterator[None]:
         yield
 
 
-def probe(flat: Any, call: Call) -> None:
+def probe(flat: Any, call: Call, outputs: Outputs) -> None:
     """Run the model on its examples, twice.
 
     Raises:
-        InfcError: E107 where it raises, E111 where the second answer is another.
+        InfcError: E107 where it raises, E108 for types that cannot cross the loader interface,
+            E111 where the second answer is another.
     """
     before = {name: buffer.clone() for name, buffer in flat.named_buffers()}
     with exactly():
         first = _run(flat, call)
         changed = [n for n, b in flat.named_buffers() if _differs(before.get(n), b)]
         second = _run(flat, call)
+    _require_types(
+        [*zip(call.names, call.examples, strict=True), *zip(outputs.names, first, strict=True)]
+    )
     if same(first, second):
         return
     if changed:
@@ -79,6 +85,19 @@ def _run(flat: Any, call: Call) -> tuple[Any, ...]:
                 ) from error
             raise
         return answers
+
+
+def _require_types(tensors: Iterable[Leaf]) -> None:
+    for name, tensor in tensors:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if kind not in DTYPES:
+            raise fail(
+                "E108",
+                f"`{name}` is {kind}, which cannot cross the loader interface",
+                help="`torch.view_as_real` makes two numbers of a complex one"
+                if tensor.is_complex()
+                else f"make it one of {', '.join(DTYPES)}",
+            )
 
 
 def _help(call: Call) -> str:

@@ -100,7 +100,7 @@ def load(path: Path, inputs: Sequence[InputSpec] = (), how: Reading | None = Non
     Only ONNX can be read without `how`.
 
     Raises:
-        InfcError: E100 to E108, all of them found at once where there are several; E111 to E116
+        InfcError: E100 to E108, all of them found at once where there are several; E111 to E117
             and E501 for what is not ONNX.
     """
     from infc.frontends.frameworks import framework_of
@@ -114,7 +114,8 @@ def load(path: Path, inputs: Sequence[InputSpec] = (), how: Reading | None = Non
     framework = framework_of(kind)
     if framework is None:
         raise fail("E101", f"`{path}` is {kind.value}, which infc does not read", help=EXPORT[kind])
-    from infc.frontends import importing
+    from infc.frontends import containers, importing
 
     assert how is not None, "an importer needs a place to work in"
+    containers.require_sound(path, kind, allow_pickle=how.options.allow_pickle)
     return importing.load(path, kind, framework, inputs, how)

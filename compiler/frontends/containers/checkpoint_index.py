@@ -52,8 +52,8 @@ def index_of(path: Path) -> Path:
         if not found:
             raise damaged(str(path), "it has no index")
         return found[-1]
-    head, _, _ = path.name.partition(".data-")
-    return path if path.suffix == ".index" else path.with_name(f"{head}.index")
+    head, mark, _ = path.name.partition(".data-")
+    return path.with_name(f"{head}.index") if mark else path
 
 
 def read(path: Path) -> list[Value]:

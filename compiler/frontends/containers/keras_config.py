@@ -80,8 +80,8 @@ def require_harmless(config: dict[str, Any], path: Path, allow_code: bool) -> No
         raise fail(
             "E113",
             f"loading `{path}` would run code from it: {', '.join(f'`{n}`' for n in found[:10])}",
-            help="where you trust its author: `--allow-pickle`; better, make a Lambda a layer "
-            "class of your own, or export the model as a SavedModel",
+            help="make a Lambda a layer class of your own and name that (`--model file.py:Layer`), "
+            "export the\nmodel as a SavedModel, or trust the file with `--allow-pickle`",
         )
 
 

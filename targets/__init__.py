@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, np.ndarray[Any, Any]]
     Runner = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
-BACK_ENDS = ("onnxruntime", "openvino", "torchscript", "mindspore-lite", "tensorrt-rtx")
+BACK_ENDS = ("onnxruntime", "openvino", "torchscript", "mindspore-lite", "tensorrt", "tensorrt-rtx")
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 
 

@@ -52,6 +52,9 @@ MIN_OPSET = 13
 SCHEME = schemes.TENSORRT
 THREADS = (1,)
 
+WITHOUT_KERNELS = frozenset(("NonMaxSuppression",))
+"""The parser takes them, and then "has no runners that implement it" stops the build."""
+
 CAPABILITIES = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
@@ -68,17 +71,23 @@ def require_options(target: Target) -> None:
 def legalize(model: ir.Model, target: Target) -> None:
     """Rewrite what the parser lacks."""
     from infc.targets.tensorrt_lowering import lower
+    from infc.targets.tensorrt_operators import LATEST
 
-    lower(model)
+    lower(model, LATEST)
 
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:
-    """Every node that the parser refuses."""
+    """Every node that the parser refuses, or that nothing was made for."""
+    import onnx_ir as ir
     import tensorrt_rtx
 
-    from infc.targets import tensorrt_worker
+    from infc.targets import tensorrt_support, tensorrt_worker
 
-    return tensorrt_worker.check(tensorrt_rtx, model)
+    rows = tensorrt_support.without_kernels(ir.load(model), WITHOUT_KERNELS)
+    found = [Unsupported(*row) for row in rows]
+    known = {(row.node, row.op_type) for row in found}
+    parsed = tensorrt_worker.check(tensorrt_rtx, model)
+    return [*found, *(row for row in parsed if (row.node, row.op_type) not in known)]
 
 
 def build(job: BuildJob) -> Artifact:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,11 @@ def _spec_to_run(target: Target) -> dict[str, Any]:
 
 
 @cache
+def gpu() -> Mapping[str, Any]:
+    """The GPU that is here (`tensorrt_builder.probe`), or the reason why there is none."""
+    return tensorrt_builder.probe()
+
+
 def absence() -> str:
     """Why no engine can be run here; "" where one can."""
-    return str(tensorrt_builder.probe().get("reason", ""))
+    return str(gpu().get("reason", ""))

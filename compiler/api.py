@@ -63,6 +63,7 @@ def compile(
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
     pruning: PruneOptions | None = None,
+    keep_float: Iterable[str] = (),
     deferred: bool = True,
     remote: str = "",
     stand_in: str = "",
@@ -90,6 +91,8 @@ def compile(
             that their workers run in.
         reading: how a model that is not ONNX is read.
         pruning: how many channels are removed first; the pruned model is what is compiled.
+        keep_float: nodes that stay in float32 at a reduced precision, by their names or those of
+            what they give.
         deferred: whether an engine that cannot be built here may be left to the device.
         remote: the machine that builds it meanwhile, `ssh://user@host`.
         stand_in: the Python module that builds it there in place of the target's library.
@@ -119,6 +122,7 @@ def compile(
         budget=budget,
         reading=reading,
         pruning=pruning,
+        keep_float=frozenset(keep_float),
         deferred=deferred,
         remote=remote,
         stand_in=stand_in,

@@ -37,7 +37,7 @@ from infc.mixed_precision import Budget, Kept
 from infc.outcomes import Progress, TargetResult
 from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
-from infc.request import Precision, Request, WorkerLimits
+from infc.request import Precision, Request
 from infc.targets import BackEnd, Target
 from infc.targets.abilities import absence_of
 from infc.targets.schemes import scheme_of
@@ -147,6 +147,7 @@ def _build_bundle(
 ) -> tuple[Path, dict[str, Any], tuple[Diagnostic, ...]]:
     """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
     end = targets.back_end(target.back_end)
+    precision.require_keeping(target, request.keep_float)
     reason = deferral.reason_of(target, elsewhere=bool(request.remote))
     if reason is None:
         building.require_toolchain(target)
@@ -159,12 +160,14 @@ def _build_bundle(
     kept = Kept()
     if budget is not None and target.precision is Precision.INT8:
         watch.start("searching what stays in float")
-        kept = _kept(budget, end, scratch / "search", request.limits, watch.announce)
+        kept = _kept(request, budget, end, scratch / "search", watch.announce)
 
     watch.start("legalising")
-    quantized = _quantized(calibrated, end, target, kept.layers)
+    quantized = _quantized(calibrated, end, target, request.keep_float | kept.layers)
     neutral = quantized.model if quantized else optimized.model.clone()
-    lowered = precision.lower(building.raise_opset(neutral, end), target, optimized.measured)
+    lowered = precision.lower(
+        building.raise_opset(neutral, end), target, optimized.measured, request.keep_float
+    )
     model = lowered.model
     end.legalize(model, target)
 
@@ -231,6 +234,8 @@ def _build_bundle(
     )
     if on_device:
         document |= deferral.fields(on_device, proof)
+    if request.keep_float:
+        document["keep_float"] = sorted(request.keep_float)
     if optimized.pruning is not None:
         document["pruning"] = optimized.pruning
     if lowered.document is not None:
@@ -304,17 +309,17 @@ def _proof(
 
 
 def _kept(
+    request: Request,
     budget: Budget,
     end: BackEnd,
     scratch: Path,
-    limits: WorkerLimits,
     tell: Callable[[str], None],
 ) -> Kept:
     """What stays in float for the budget; nothing where the converter quantises by itself."""
     scheme = scheme_of(end)
     if scheme is None:
         return Kept()
-    return mixed_precision.search(budget, scheme, scratch, limits, tell)
+    return mixed_precision.search(budget, scheme, scratch, request.limits, tell, request.keep_float)
 
 
 def _require_budget(

@@ -38,6 +38,7 @@ from infc.options import (
     deferred_option,
     import_options,
     inputs_of,
+    keep_float_option,
     labelled_options,
     latency_option,
     limit_options,
@@ -149,6 +150,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
     type=click.Choice(["cpp", "java", "none"]),
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
+@keep_float_option
 @pass_options
 @import_options
 @pickle_option
@@ -192,6 +194,7 @@ def compile(
         budget=budget_of(rest),
         reading=reading_of(rest),
         pruning=pruning_of(rest),
+        keep_float=frozenset(rest["keep_float"]),
         deferred=rest["deferred"],
         remote=rest["remote"],
         stand_in=rest["stand_in"],
@@ -280,12 +283,7 @@ def optimize(
     shell_complete=completion.schemes,
     help="Whose way of writing Q/DQ: onnxruntime, openvino, tensorrt.",
 )
-@click.option(
-    "--keep-float",
-    multiple=True,
-    metavar="NODE",
-    help="Leave a node in float32, by its name or that of what it gives; repeat for several.",
-)
+@keep_float_option
 @click.option(
     "--external-data/--no-external-data",
     default=None,

@@ -83,6 +83,7 @@ def compile(request: Request, progress: Progress = silent) -> CompileResult:
             bundle.require_replaceable(assembly.bundle_folder(request, target))
             bundle.require_replaceable(assembly.log_folder(request, target), logbook.TIMINGS)
         optimized = front.optimize(request, stage, progress, int8=front.wants_int8(chosen))
+        quantizing.require_nodes(optimized.model, request.keep_float)
         calibrated = front.calibrate(request, optimized, chosen, stage, progress)
         budget = front.budget(request, optimized, calibrated, stage, progress)
         results = tuple(

@@ -188,6 +188,12 @@ budget_options = _together(
         "`module:function` that yields (inputs, label).",
     ),
 )
+keep_float_option = click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="NODE",
+    help="Leave a node in float32, by its name or that of what it gives; repeat for several.",
+)
 latency_option = click.option(
     "--max-latency",
     metavar="RATIOx|TIME",

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import building
-from infc.diagnostics import Diagnostic, InfcError, Severity
+from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.feeds import make_feeds, write_feeds
 from infc.formatting import listed
 from infc.quantization import Range
@@ -25,6 +25,7 @@ from infc.request import CalibrationOptions, Precision, VerifyOptions, WorkerLim
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import Target, back_end
 from infc.targets.arithmetic import arithmetic_of
+from infc.targets.schemes import scheme_of
 from infc.verification import UNOPTIMIZED, run_entry
 
 if TYPE_CHECKING:
@@ -176,8 +177,37 @@ class Lowered:
     warnings: tuple[Diagnostic, ...]
 
 
-def lower(model: ir.Model, target: Target, measured: Measured) -> Lowered:
+def require_keeping(target: Target, keep_float: frozenset[str]) -> None:
+    """Refuse nodes that are to stay in float32 where the back end decides that by itself.
+
+    Raises:
+        InfcError: E205.
+    """
+    end, precision = back_end(target.back_end), target.precision
+    if not keep_float or precision is Precision.FP32:
+        return
+    if precision is Precision.INT8:
+        chosen = scheme_of(end) is not None
+    else:
+        arithmetic = arithmetic_of(end, precision)
+        chosen = arithmetic is not None and (arithmetic.converts or bool(arithmetic.stores))
+    if not chosen:
+        raise fail(
+            "E205",
+            f"`--keep-float`: `{target.name}` decides by itself what computes in {precision}",
+            help="compile for it at fp32, or leave `--keep-float` out",
+        )
+
+
+def lower(
+    model: ir.Model,
+    target: Target,
+    measured: Measured,
+    keep_float: frozenset[str] = frozenset(),
+) -> Lowered:
     """`model`, a clone of the optimised graph, as `target` wants it at its precision.
+
+    `keep_float` names nodes, or values that they give, that stay in float32.
 
     Raises:
         InfcError: as `Measured.ranges`.
@@ -196,12 +226,13 @@ def lower(model: ir.Model, target: Target, measured: Measured) -> Lowered:
             model,
             TYPES[target.precision],
             blocked=arithmetic.blocked,
+            keep_float=keep_float,
             ranges=measured.ranges(),
         )
         document |= _converted(record, measured)
         warnings += _overflowing(record, target, measured)
     if arithmetic.stores:
-        large = store(model, arithmetic.stores)
+        large = store(model, arithmetic.stores, keep_float)
         document |= {
             "stored": arithmetic.stores,
             "float32_weights": [{"weight": name, "reason": why} for name, why in large],

@@ -120,6 +120,8 @@ class Request:
     budget: BudgetOptions | None = None
     reading: ImportOptions = field(default_factory=ImportOptions)
     pruning: PruneOptions | None = None
+    keep_float: frozenset[str] = frozenset()
+    """Nodes that stay in float32 at a reduced precision, by their names or those of values."""
     deferred: bool = True
     """Whether an engine that cannot be built here may be left to the device."""
     remote: str = ""

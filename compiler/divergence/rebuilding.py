@@ -107,7 +107,8 @@ def rebuild(
         limits,
     )
     measured.known = _overflowing(subject)
-    model = precision.lower(building.raise_opset(neutral, end), target, measured).model
+    raised = building.raise_opset(neutral, end)
+    model = precision.lower(raised, target, measured, _asked(subject)).model
     wanted = samples_of(end)
     own = wanted is not None and target.precision is Precision.INT8 and wanted(target) > 0
     return Rebuilt(
@@ -141,9 +142,13 @@ def _calibrated(subject: Bundle, model: ir.Model) -> Calibrated | None:
 
 
 def _kept(subject: Bundle) -> frozenset[str]:
-    """The layers that stayed in float for a budget."""
+    """The layers that stayed in float, because the user said so or for a budget."""
     budget: Mapping[str, Any] = subject.manifest["quantization"].get("budget") or {}
-    return frozenset(budget.get("keep", ()))
+    return frozenset(budget.get("keep", ())) | _asked(subject)
+
+
+def _asked(subject: Bundle) -> frozenset[str]:
+    return frozenset(subject.manifest.get("keep_float", ()))
 
 
 class _Recorded(precision.Measured):

@@ -17,11 +17,15 @@ from infc.passes.rewriting import Edit
 PAGE_BYTES = 4096
 
 
-def store(model: ir.Model, to: str) -> tuple[tuple[str, str], ...]:
+def store(
+    model: ir.Model, to: str, keep_float: frozenset[str] = frozenset()
+) -> tuple[tuple[str, str], ...]:
     """Store the float32 weights of `model`, in place, as "float16" or "bfloat16".
 
+    `keep_float` names nodes, or values that they give, whose weights stay as they are.
+
     Returns:
-        (name, reason) of each weight that is large enough and stays in float32.
+        (name, reason) of each other weight that is large enough and stays in float32.
     """
     form, edit, kept = FORMATS[to], Edit(model), []
     for value in list(model.graph.initializers.values()):
@@ -30,12 +34,18 @@ def store(model: ir.Model, to: str) -> tuple[tuple[str, str], ...]:
             continue
         if value.is_graph_input() or value.is_graph_output() or not value.uses():
             continue
+        if any(_names(node) & keep_float for node, _ in value.uses()):
+            continue
         problem = misfit(tensor, form)
         if problem:
             kept.append((str(value.name), problem))
         else:
             _store(model, edit, value, lowered(tensor, form))
     return tuple(kept)
+
+
+def _names(node: ir.Node) -> set[str | None]:
+    return {node.name, *(v.name for v in node.outputs)}
 
 
 def _store(model: ir.Model, edit: Edit, value: ir.Value, tensor: ir.TensorProtocol) -> None:

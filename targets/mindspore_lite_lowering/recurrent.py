@@ -66,8 +66,14 @@ def _recurrent(node: ir.Node, edit: Edit) -> bool:
         return False
     if node.op_type == "LSTM" and _has_kernel(node, layer):
         return _completed(node, edit, layer)
-    names = _activations(node, layer)
-    if layer.steps > MAX_STEPS or names is None:
+    return write_out(node, edit, MAX_STEPS)
+
+
+def write_out(node: ir.Node, edit: Edit, most_steps: int) -> bool:
+    """Write `node` out step by step, where it has no more than `most_steps`; whether it was."""
+    layer = _layer(node)
+    names = None if layer is None else _activations(node, layer)
+    if layer is None or names is None or layer.steps > most_steps:
         return False
     return _unrolled(Formula(node, edit), layer, names)
 
@@ -202,7 +208,7 @@ def _one_direction(
     """The output of each step, (1, batch, hidden), in the order of time, and the last states."""
     node = f.node
     cell = _Cell(f, layer, index, names)
-    zeros = f.constant(np.zeros((layer.batch, layer.hidden), np.float32))
+    zeros = f.constant(np.zeros((layer.batch, layer.hidden), f.dtype.numpy()))
     initial = [given(node, i) for i in ((5, 6) if node.op_type == "LSTM" else (5,))]
     state: State = tuple(
         zeros if v is None else f.op("Gather", v, f.constant(np.int64(index)), axis=0)

@@ -61,9 +61,9 @@ def lower(model: ir.Model, release: str) -> None:
 
 def rules() -> dict[str, Rule]:
     """All rules, by operator type."""
-    from infc.targets.tensorrt_lowering import quantized
+    from infc.targets.tensorrt_lowering import quantized, recurrent
 
-    return dict(quantized.RULES)
+    return {**quantized.RULES, **recurrent.RULES}
 
 
 def _tidy(model: ir.Model) -> None:

@@ -71,6 +71,13 @@ def test_integers_must_be_equal(dtype: type) -> None:
     assert not error_of(reference, answer).ok
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_beyond_what_float64_holds_must_be_equal(dtype: type) -> None:
+    reference = np.array([1 << 60, 5], dtype)
+    assert error_of(reference, reference.copy()).ok
+    assert not error_of(reference, reference + np.array([1, 0], dtype)).ok
+
+
 def test_another_shape_or_type_is_wrong() -> None:
     assert not error_of(np.zeros((1, 2), np.float32), np.zeros((2,), np.float32)).ok
     assert not error_of(np.zeros(2, np.float32), np.zeros(2, np.float64)).ok

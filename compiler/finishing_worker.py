@@ -31,6 +31,9 @@ def _produce(payload: Mapping[str, Any]) -> dict[str, Any]:
         return {"result": produce(order, log)}
     except DeviceError as error:
         return {"trouble": error.to_json()}
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        return {"trouble": DeviceError("disk", message).to_json()}
 
 
 ACTIONS = {"produce": _produce}

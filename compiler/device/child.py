@@ -44,6 +44,9 @@ def main() -> None:
         answer = {"ok": False, "kind": "refused", "message": str(error)}
     except ImportError as error:
         answer = {"ok": False, "kind": "machine", "message": str(error)}
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}"
+        answer = {"ok": False, "kind": "refused", "message": message}
     result = Path(sys.argv[2])
     partial = result.with_name(result.name + ".partial")
     partial.write_text(json.dumps(answer), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     """Takes a line of what a step prints."""
 
 TAIL_LINES = 12
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def call(
@@ -52,7 +54,8 @@ def call(
         raise DeviceError("crashed", f"{_WHAT[action]} ended {how}", details=tail)
     answer = json.loads(result.read_text(encoding="utf-8"))
     if not answer["ok"]:
-        raise DeviceError(answer["kind"], answer["message"])
+        full = answer["message"].endswith(tuple(os.strerror(number) for number in FULL))
+        raise DeviceError("disk" if full else answer["kind"], answer["message"])
     value: dict[str, Any] = answer["value"]
     return value
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import secrets
+import select
 import struct
 import subprocess
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from infc.bundle import sha256_of
-from infc.diagnostics import fail
+from infc.diagnostics import InfcError, fail
 from infc.remote import openssh
 from infc.remote.address import Address
 from infc.remote.far_side import CHUNK, PART, read_frame
@@ -49,6 +51,8 @@ class Session:
         self._timeout_s = timeout_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = openssh.start(address, self._errors)
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
         self._answers: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue(64)
         self._closed = False
         try:
@@ -95,13 +99,30 @@ class Session:
         self._answers.put(None)
 
     def _write(self, data: bytes) -> None:
-        stream = self._process.stdin
-        assert stream is not None
-        try:
-            stream.write(data)
-            stream.flush()
-        except (OSError, ValueError) as error:
-            raise self._lost() from error
+        """Write all of `data`; a machine that takes nothing any more is not waited for for ever.
+
+        Raises:
+            LostError: the connection is gone.
+            InfcError: E503.
+        """
+        assert self._process.stdin is not None
+        stream, left = self._process.stdin.fileno(), memoryview(data)
+        while left:
+            if not select.select([], [stream], [], self._timeout_s)[1]:
+                raise self._silent(self._timeout_s)
+            try:
+                left = left[os.write(stream, left[:CHUNK]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise self._lost() from error
+
+    def _silent(self, seconds: float) -> InfcError:
+        return fail(
+            "E503",
+            f"`{self.address}` has said nothing for {seconds:g} s",
+            help="raise the limit with `--timeout SECONDS`",
+        )
 
     def _send(self, header: Mapping[str, Any], payload: bytes = b"") -> None:
         text = json.dumps({**header, "bytes": len(payload)}).encode()
@@ -114,14 +135,11 @@ class Session:
             LostError: there is none any more.
             InfcError: E503 where none comes.
         """
+        seconds = timeout_s or self._timeout_s
         try:
-            frame = self._answers.get(timeout=timeout_s or self._timeout_s)
+            frame = self._answers.get(timeout=seconds)
         except queue.Empty:
-            raise fail(
-                "E503",
-                f"`{self.address}` has said nothing for {timeout_s or self._timeout_s:g} s",
-                help="raise the limit with `--timeout SECONDS`",
-            ) from None
+            raise self._silent(seconds) from None
         if frame is None:
             self._answers.put(None)
             raise self._lost()

@@ -95,7 +95,11 @@ def compare(
         for name, value in reference.items():
             totals.setdefault(name, _Total()).add(value, answer.get(name))
     return tuple(
-        total.error(name, limits_of(name, threshold, noise, computed_in))
+        total.error(
+            name,
+            limits_of(name, threshold, noise, computed_in),
+            quantized=(computed_in or {}).get(name) is Precision.INT8,
+        )
         for name, total in totals.items()
     )
 

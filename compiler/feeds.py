@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,17 @@ UNBOUNDED_DIM = (16, 24, 32)
 
 
 def make_feeds(
-    inputs: Sequence[TensorSpec], options: VerifyOptions, scale_log2: int = 0
+    inputs: Sequence[TensorSpec],
+    options: VerifyOptions,
+    scale_log2: int = 0,
+    quantities: Collection[str] = (),
 ) -> list[Tensors]:
     """Return the input sets: the user's data, or seeded random ones at each size.
 
     A bounded dimension is tried at its least, typical and greatest value; one without bounds at
     three small sizes. Floats are normal with a deviation of 2 ** `scale_log2`, integers and
-    booleans are 0 or 1, which are valid as indices, masks and token ids alike.
+    booleans are 0 or 1, which are valid as indices, masks and token ids alike. Those called
+    `quantities` stand for real numbers (`source_precision.quantities`) and take their whole range.
 
     Raises:
         InfcError: E110 where the user's data does not fit, E107 for an input of unknown rank.
@@ -41,7 +45,12 @@ def make_feeds(
     rng = np.random.default_rng(options.seed)
     sizes = (0,) if all(spec.is_static for spec in inputs) else (0, 1, 2)
     return [
-        {s.name: random_tensor(rng, s, shape_at(s, size, {}), scale_log2) for s in inputs}
+        {
+            s.name: random_tensor(
+                rng, s, shape_at(s, size, {}), scale_log2, quantity=s.name in quantities
+            )
+            for s in inputs
+        }
         for size in sizes
         for _ in range(options.samples)
     ]
@@ -88,12 +97,23 @@ def shape_at(spec: TensorSpec, size: int, dims: Mapping[str, int]) -> list[int]:
 
 
 def random_tensor(
-    rng: np.random.Generator, spec: TensorSpec, shape: Sequence[int], scale_log2: int = 0
+    rng: np.random.Generator,
+    spec: TensorSpec,
+    shape: Sequence[int],
+    scale_log2: int = 0,
+    *,
+    quantity: bool = False,
 ) -> Any:
-    """Normal floats with a deviation of 2 ** `scale_log2`; integers and booleans are 0 or 1."""
+    """Normal floats with a deviation of 2 ** `scale_log2`; integers and booleans are 0 or 1.
+
+    An integer `quantity` takes the whole range of its type.
+    """
     import numpy as np
 
     dtype = numpy_dtype(spec.dtype)
+    if quantity and np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
         return rng.integers(0, 2, shape).astype(dtype)
     normal = rng.standard_normal(shape).astype(np.float32) * np.float32(2.0**scale_log2)

@@ -14,7 +14,7 @@ from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.feeds import make_feeds, write_feeds
 from infc.request import Precision, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
-from infc.source_precision import source_precisions
+from infc.source_precision import quantities, source_precisions
 from infc.targets import Target, back_end
 from infc.verification import UNOPTIMIZED, Sets, compare_sets, run_entry
 
@@ -43,7 +43,8 @@ def reference_sets(
         InfcError: E107 where it does not run, E604 where its answer proves nothing.
     """
     scratch.mkdir(parents=True)
-    feeds = write_feeds(make_feeds(source.inputs, options, scale_log2), scratch)
+    made = make_feeds(source.inputs, options, scale_log2, quantities(source.model))
+    feeds = write_feeds(made, scratch)
     reference = source.reference
     target = Target("reference", "onnxruntime", "", options=reference.options)
     names = [s.name for s in source.inputs], [s.name for s in source.outputs]

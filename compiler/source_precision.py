@@ -33,6 +33,30 @@ def source_precisions(model: ir.Model) -> dict[str, Precision]:
     return found
 
 
+def quantities(model: ir.Model) -> set[str]:
+    """The 8-bit inputs that stand for real numbers: pixels, or what is already quantised.
+
+    All that reads one dequantises it or casts it to a float, after moving it about at most.
+    """
+    import onnx_ir as ir
+
+    def is_read_as_real(value: ir.Value) -> bool:
+        uses = [node for node, _ in value.uses()]
+        return bool(uses) and all(_reads_as_real(node) for node in uses)
+
+    def _reads_as_real(node: ir.Node) -> bool:
+        if node.op_type in ("Transpose", "Reshape", "Identity", "Flatten", "Squeeze", "Unsqueeze"):
+            return is_read_as_real(node.outputs[0])
+        if node.op_type == "Cast":
+            to = node.attributes.get_int("to", 0)
+            return ir.DataType(to).is_floating_point()
+        return node.op_type == "DequantizeLinear"
+
+    eight_bits = (ir.DataType.INT8, ir.DataType.UINT8)
+    found = (v for v in model.graph.inputs if v.dtype in eight_bits and is_read_as_real(v))
+    return {value.name or "" for value in found}
+
+
 def _precisions_before(output: ir.Value) -> Iterator[Precision]:
     """The narrow arithmetics that `output` depends on."""
     import onnx_ir as ir

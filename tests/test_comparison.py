@@ -123,3 +123,25 @@ def test_the_summary_holds_json_values_only() -> None:
     (row,) = summary(errors)["outputs"]
     assert row["max_abs_error"] is None
     assert row["sqnr_db"] == -999.0
+
+
+def test_an_output_that_the_source_quantises_may_be_a_step_off() -> None:
+    reference = {"y": np.array([-128, -128, -100, 20, 127], np.int8)}
+    near = {"y": np.array([-128, -127, -100, 21, 127], np.int8)}
+    far = {"y": np.array([-128, -60, 100, -20, 0], np.int8)}
+    quantised = {"y": Precision.INT8}
+    fp32 = FP32
+    assert not compare([(reference, near)], fp32)[0].ok
+    assert compare([(reference, near)], fp32, computed_in=quantised)[0].ok
+    assert not compare([(reference, far)], fp32, computed_in=quantised)[0].ok
+    ids = {"y": np.array([3], np.int64)}, {"y": np.array([4], np.int64)}
+    assert not compare([ids], fp32, computed_in=quantised)[0].ok
+
+
+def test_the_zero_point_of_a_quantised_output_is_no_signal() -> None:
+    """All but constant at -128: two answers of noise must not pass for the size of that alone."""
+    reference = {"y": np.array([-128, -127, -128, -126], np.int8)}
+    wrong = {"y": np.array([-126, -128, -127, -128], np.int8)}
+    quantised = {"y": Precision.INT8}
+    (error,) = compare([(reference, wrong)], FP32, computed_in=quantised)
+    assert not error.ok

@@ -12,8 +12,10 @@ import pytest
 from infc import conditioning, driver
 from infc.bundle import open_bundle
 from infc.comparison import THRESHOLDS, compare
-from infc.request import Precision, Request
-from infc.source_precision import source_precisions
+from infc.feeds import make_feeds
+from infc.request import Precision, Request, VerifyOptions
+from infc.signature import TensorSpec
+from infc.source_precision import quantities, source_precisions
 
 
 def parsed(text: str, opset: int = 18) -> onnx.ModelProto:
@@ -122,3 +124,23 @@ def test_jitter_moves_halves_by_their_last_place() -> None:
     )
     assert factors.dtype == np.float16
     assert 0 < np.abs(factors.astype(float) - 1).max() <= 2e-3
+
+
+def test_eight_bit_inputs_that_stand_for_real_numbers() -> None:
+    text = """(uint8[N, 4] pixels, int8[N, 4] codes, uint8[N] ids, float[9, 4] table)
+        => (float[N, 4] y, float[N, 4] z, float[N, 4] w)
+        <float s = {0.5}, int8 zp = {3}>
+        {
+          y = Cast <to = 1> (pixels)
+          moved = Identity (codes)
+          z = DequantizeLinear (moved, s, zp)
+          index = Cast <to = 7> (ids)
+          w = Gather (table, index)
+        }"""
+    model = ir.serde.deserialize_model(parsed(text))
+    assert quantities(model) == {"pixels", "codes"}
+    specs = [TensorSpec("pixels", "uint8", (1, 400)), TensorSpec("ids", "uint8", (400,))]
+    feeds = make_feeds(specs, VerifyOptions(samples=1), quantities={"pixels"})[0]
+    assert feeds["pixels"].min() < 10
+    assert feeds["pixels"].max() > 245
+    assert set(feeds["ids"]) == {0, 1}

@@ -66,7 +66,9 @@ def program_of(model: Any, path: Path) -> Program:
     ports = tuple(port(n, tuple(v.shape), v.dtype) for n, v in zip(names, inputs, strict=True))
 
     def call(tensors: Any) -> list[Any]:
-        packed = keras.tree.pack_sequence_as(model.input, list(tensors))
+        packed = tensors[0]
+        if not isinstance(model, keras.Sequential):
+            packed = keras.tree.pack_sequence_as(model.input, list(tensors))
         return list(keras.tree.flatten(model(packed, training=False)))
 
     return Program(ports, _output_names(model), call, model)
@@ -77,7 +79,7 @@ def _output_names(model: Any) -> tuple[str, ...]:
     outputs = model.outputs
     names = list(getattr(model, "output_names", None) or ())
     if len(names) != len(outputs):
-        names = [value.name for value in outputs]
+        names = [value._keras_history.operation.name for value in outputs]
     return unique(names)
 
 

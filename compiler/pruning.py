@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from infc import building, comparison, frontends, pipeline, verification
 from infc.diagnostics import InfcError, fail
 from infc.feeds import shape_at
+from infc.formatting import count
 from infc.frontends import Source
 from infc.mixed_precision.evaluation import ANYTHING
 from infc.mixed_precision.labelled import PACK, is_batched
@@ -75,8 +76,8 @@ def prune(
     if not record.pruned:
         raise fail(
             "E424",
-            f"`--prune {options.part:.4g}` removes no channel of {record.layers} layers with "
-            "weights",
+            f"`--prune {options.part:.4g}` removes no channel: there "
+            f"{'is' if record.layers == 1 else 'are'} {count(record.layers, 'layer')} with weights",
             help="a larger part, `--prune-multiple 1`, or `--prune-normalized` may find some; "
             "`infc explain E424` has more",
         )

@@ -133,12 +133,12 @@ def _limits(groups: list[Group], amount: Amount) -> list[int]:
     every = [group.importance / max(float(group.importance.mean()), 1e-300) for group in groups]
     if not every:
         return []
-    ranked = np.sort(np.concatenate(every))
-    count = int(amount.part * len(ranked))
-    limit = ranked[count] if count < len(ranked) else math.inf
+    owners = np.repeat(np.arange(len(groups)), [len(own) for own in every])
+    order = np.argsort(np.concatenate(every), kind="stable")
+    lost = np.bincount(owners[order[: int(amount.part * len(order))]], minlength=len(groups))
     return [
-        _rounded(group, min(float((own < limit).mean()), MOST_OF_A_GROUP), amount.multiple)
-        for group, own in zip(groups, every, strict=True)
+        _rounded(group, min(int(count) / len(own), MOST_OF_A_GROUP), amount.multiple)
+        for group, own, count in zip(groups, every, lost, strict=True)
     ]
 
 

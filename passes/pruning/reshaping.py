@@ -6,7 +6,7 @@
     (N, g k, ..) -> (N, g, k, ..)    the same, and so a shuffle of channels
 
 Shapes are split into blocks of equal size from both ends. Where one axis is made of several, the
-one is followed that ties nothing further, else the longest.
+one is followed that ties nothing further, else the longest, the last of several.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _block(
     flat = np.broadcast_to(axis.reshape(along), shape).reshape(-1)
     wanted = [int(dim) for dim in new if isinstance(dim, int)]
     rows = [np.moveaxis(flat.reshape(wanted), i, 0).reshape(n, -1) for i, n in enumerate(wanted)]
-    best = min(range(len(wanted)), key=lambda i: (not _uniform(channels, rows[i]), -wanted[i]))
+    best = min(range(len(wanted)), key=lambda i: (not _uniform(channels, rows[i]), -wanted[i], -i))
     if wanted[best] == 1:
         channels.fix(axis)
         return none

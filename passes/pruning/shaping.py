@@ -348,6 +348,8 @@ def _shape(node: ir.Node, tracker: Tracker) -> bool:
     x = tracker.of(node, 0)
     if "start" in node.attributes or "end" in node.attributes:
         return False
+    if not x.axes:
+        return True
     for use in node.outputs[0].uses():
         indices = const_array(given(use.node, 1)) if use.node.op_type == "Gather" else None
         if indices is None or use.idx != 0 or use.node.graph is not node.graph:

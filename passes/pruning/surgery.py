@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from infc.passes.pruning.channels import Axis
 from infc.passes.pruning.tracking import Tracker, Use
+from infc.passes.remove_unused import RemoveUnused
 from infc.passes.rewriting import (
     LAZY_BYTES,
     Array,
@@ -43,10 +44,9 @@ def remove(model: ir.Model, tracker: Tracker, gone: Mask) -> int:
             made[key] = _smaller(edit, use, masks)
         for node, index in use.readers:
             node.replace_input_with(index, made[key])
-    for use in tracker.uses:
-        _drop_unread(use.value)
     for value, tracked in tracker.values.items():
         _shrink(value, tracked.axes, gone)
+    RemoveUnused()(model)
     return count
 
 
@@ -75,14 +75,6 @@ def _smaller(edit: Edit, use: Use, masks: list[Mask | None]) -> ir.Value:
         else ir.tensor(taken(), dtype=source.dtype)
     )
     return edit.constant(smaller, f"{use.value.name}_pruned", use.readers[0][0])
-
-
-def _drop_unread(value: ir.Value) -> None:
-    graph = value.graph
-    if value.uses() or value.is_graph_output() or value.is_graph_input() or graph is None:
-        return
-    if value.is_initializer() and value.name in graph.initializers:
-        del graph.initializers[value.name]
 
 
 def _shrink(value: ir.Value, axes: list[Axis], gone: Mask) -> None:

@@ -32,7 +32,10 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-VERBS = ("compile", "optimize", "quantize", "verify", "debug_accuracy", "bench", "inspect")
+VERBS = (
+    *("compile", "optimize", "quantize", "finish", "verify"),
+    *("debug_accuracy", "bench", "inspect"),
+)
 
 
 def test_names() -> None:

@@ -49,7 +49,9 @@ def test_every_verb_has_json_and_traceback() -> None:
     for name, command in cli.commands.items():
         flags = {opt for parameter in command.params for opt in parameter.opts}
         assert {"--json", "--traceback"} <= flags, name
-    names = "compile optimize quantize inspect verify debug-accuracy bench targets passes doctor"
+    names = (
+        "compile optimize quantize finish inspect verify debug-accuracy bench targets passes doctor"
+    )
     assert list(cli.commands) == [*names.split(), "toolchain", "explain", "completion"]
     group = cli.commands["toolchain"]
     assert isinstance(group, click.Group)

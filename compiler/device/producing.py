@@ -140,12 +140,17 @@ def look_around(order: Order, log: Log) -> dict[str, Any]:
         message = f"Python's module `{order.module}` cannot be imported here: {error.message}"
         raise DeviceError("machine", message, help, error.details) from error
     if not order.is_stand_in:
-        _require_release(order, found["version"])
-        _require_gpu(order, found["gpu"])
+        require_release(order, found["version"])
+        require_gpu(order, found["gpu"])
     return found
 
 
-def _require_release(order: Order, version: str) -> None:
+def require_release(order: Order, version: str) -> None:
+    """Hold the library's version to the release that the bundle is for.
+
+    Raises:
+        DeviceError: machine.
+    """
     wanted = order.how["requires"]["release"]
     have, need = _numbers(version), _numbers(wanted)
     if need and (have[0] != need[0] or have < need):
@@ -160,7 +165,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
 
 
-def _require_gpu(order: Order, gpu: Mapping[str, Any]) -> None:
+def require_gpu(order: Order, gpu: Mapping[str, Any]) -> None:
+    """Hold the GPU, as `probe` describes it, to the compute capability that the bundle is for.
+
+    Raises:
+        DeviceError: machine.
+    """
     if "reason" in gpu:
         raise DeviceError(
             "machine",

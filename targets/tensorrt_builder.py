@@ -137,7 +137,8 @@ def build(
     contents = memoryview(plan)
     _write(engine_path, contents)
     if cached is not None and timing_cache_path is not None:
-        _write(timing_cache_path, memoryview(config.get_timing_cache().serialize()))
+        cache = config.get_timing_cache()
+        _write(timing_cache_path, memoryview(cache.serialize()))
     return {
         "seconds": round(seconds, 3),
         "bytes": contents.nbytes,
@@ -730,17 +731,17 @@ def write_tensors(folder: str, tensors: dict[str, Tensor]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; see the top of this file."""
-    parser = argparse.ArgumentParser(description="Build a TensorRT engine, or run one.")
-    parser.add_argument("--spec", default="build.json", help="what to build (build.json)")
-    parser.add_argument("--module", default="tensorrt", help="tensorrt, or tensorrt_rtx")
-    parser.add_argument("--model", default="model.onnx", help="the ONNX model (model.onnx)")
-    parser.add_argument("--engine", default="model.engine", help="the engine (model.engine)")
-    parser.add_argument("--timing-cache", help="read and written where it is given")
-    parser.add_argument("--check", action="store_true", help="name the nodes that are not taken")
-    parser.add_argument("--run", metavar="FOLDER", help="run the engine on this tensor folder")
-    parser.add_argument("--outputs", metavar="FOLDER", help="the new folder of the answers")
-    parser.add_argument("--probe", action="store_true", help="say which GPU is here")
-    given = parser.parse_args(arguments)
+    command = argparse.ArgumentParser(description="Build a TensorRT engine, or run one.")
+    command.add_argument("--spec", default="build.json", help="what to build (build.json)")
+    command.add_argument("--module", default="tensorrt", help="tensorrt, or tensorrt_rtx")
+    command.add_argument("--model", default="model.onnx", help="the ONNX model (model.onnx)")
+    command.add_argument("--engine", default="model.engine", help="the engine (model.engine)")
+    command.add_argument("--timing-cache", help="read and written where it is given")
+    command.add_argument("--check", action="store_true", help="name the nodes that are not taken")
+    command.add_argument("--run", metavar="FOLDER", help="run the engine on this tensor folder")
+    command.add_argument("--outputs", metavar="FOLDER", help="the new folder of the answers")
+    command.add_argument("--probe", action="store_true", help="say which GPU is here")
+    given = command.parse_args(arguments)
     if given.probe:
         print(json.dumps(_probe_here()))  # noqa: T201
         return 0

@@ -6,6 +6,7 @@ come out of a case is a model that loads, or an `InfcError`; anything else is a 
 
     scripts/fuzz --runs 20000 --seed 7
     scripts/fuzz --model control-flow --only 1234 --keep /tmp/case    # one case again, kept
+    scripts/fuzz --containers --runs 20000                             # PyTorch's, TensorFlow's
     scripts/fuzz --runs 50 --compile                                   # the whole of `infc compile`
 """
 
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import container_fuzzing
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -206,11 +208,13 @@ def control_flow(folder: Path) -> onnx.ModelProto:
     return helper.make_model(graph, functions=[local], opset_imports=opsets, ir_version=9)
 
 
+ROOT = Path(__file__).resolve().parent.parent
+REAL_MODELS = Path(os.environ.get("INFC_MODELS", ROOT.parent / "shared" / "models"))
+
+
 def real_model() -> bytes:
     """DTLN's first half where the real models are, else SqueezeNet from the onnx wheel."""
-    root = Path(__file__).resolve().parent.parent
-    folder = Path(os.environ.get("INFC_MODELS", root.parent / "shared" / "models"))
-    path = folder / "dtln" / "model_1.onnx"
+    path = REAL_MODELS / "dtln" / "model_1.onnx"
     if not path.exists():
         data = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
         path = data / "light_squeezenet.onnx"
@@ -223,7 +227,17 @@ def write_model(name: str, folder: Path) -> bytes:
         return bytes(small_cnn().SerializeToString())
     if name == "control-flow":
         return bytes(control_flow(folder).SerializeToString())
+    if name in container_fuzzing.NAMES:
+        return container_fuzzing.seed_of(name, REAL_MODELS)
     return real_model()
+
+
+def mutated(name: str, data: bytes, seed: int) -> bytes:
+    """The file of a case: `data` of the model `name`, mutated."""
+    rng = random.Random(f"{name}{seed}")
+    if name in container_fuzzing.NAMES:
+        return container_fuzzing.mutate(name, data, rng, lambda some: mutate_bytes(some, rng))
+    return mutate(data, rng)
 
 
 MODELS = ("cnn", "control-flow", "real")
@@ -242,15 +256,20 @@ OPS = (
 def mutate(data: bytes, rng: random.Random) -> bytes:
     """One to four mutations, of the bytes or of the message that they hold."""
     if rng.random() < 0.35:
-        out = bytearray(data)
-        for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
-            rng.choice(BYTE_MUTATIONS)(out, rng)
-        return bytes(out)
+        return mutate_bytes(data, rng)
     model = onnx.ModelProto.FromString(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 4))):
-        messages = list(_messages(model))
+        messages = list(messages_in(model))
         rng.choice(MESSAGE_MUTATIONS)(rng.choice(messages), messages, rng)
     return bytes(model.SerializeToString())
+
+
+def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
+    """One to sixteen mutations of the bytes."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 4, 16))):
+        rng.choice(BYTE_MUTATIONS)(out, rng)
+    return bytes(out)
 
 
 def _flip(out: bytearray, rng: random.Random) -> None:
@@ -285,13 +304,18 @@ def _delete(out: bytearray, rng: random.Random) -> None:
 BYTE_MUTATIONS = (_flip, _flip, _set, _truncate, _splice, _delete)
 
 
-def _messages(message: Any) -> Iterator[Any]:
+def messages_in(message: Any) -> Iterator[Any]:
     yield message
     for descriptor, value in message.ListFields():
         if descriptor.message_type is None:
             continue
-        for item in value if _repeated(descriptor) else [value]:
-            yield from _messages(item)
+        items = value if _repeated(descriptor) else [value]
+        for item in value.values() if _is_map(descriptor) else items:
+            yield from messages_in(item)
+
+
+def _is_map(descriptor: Any) -> bool:
+    return descriptor.message_type is not None and descriptor.message_type.GetOptions().map_entry
 
 
 def _repeated(descriptor: Any) -> bool:
@@ -299,7 +323,7 @@ def _repeated(descriptor: Any) -> bool:
 
 
 def _fields(message: Any, rng: random.Random, kind: Callable[[Any], bool]) -> Any:
-    found = [d for d, _ in message.ListFields() if kind(d)]
+    found = [d for d, _ in message.ListFields() if kind(d) and not _is_map(d)]
     return rng.choice(found) if found else None
 
 
@@ -502,7 +526,7 @@ def _child(
             data = write_model(name, folder)
             for seed in seeds:
                 tell("start")
-                (folder / "model.onnx").write_bytes(mutate(data, random.Random(f"{name}{seed}")))
+                (folder / "model.onnx").write_bytes(mutated(name, data, seed))
                 start = time.perf_counter()
                 signal.alarm(CASE_TIMEOUT_S)
                 outcome, detail = case(folder / "model.onnx")
@@ -532,7 +556,7 @@ def keep(name: str, seed: int, folder: Path) -> Path:
     """Write the model of one case, and the data it needs, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
-    path.write_bytes(mutate(write_model(name, folder), random.Random(f"{name}{seed}")))
+    path.write_bytes(mutated(name, write_model(name, folder), seed))
     return path
 
 
@@ -540,19 +564,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--runs", type=int, default=2000, help="cases, over all models")
     parser.add_argument("--seed", type=int, default=0, help="the first seed")
-    parser.add_argument("--model", choices=MODELS, help="only this model")
+    parser.add_argument(
+        "--model", choices=(*MODELS, *container_fuzzing.NAMES), help="only this model"
+    )
+    parser.add_argument("--containers", action="store_true", help="other frameworks' files")
     parser.add_argument("--only", type=int, metavar="SEED", help="one case, in this process")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="with --only: keep its model")
     parser.add_argument("--compile", action="store_true", help="run all of `infc compile`")
     options = parser.parse_args()
-    case = compile_case if options.compile else run_case
+    is_container = options.containers or options.model in container_fuzzing.NAMES
+    case = container_fuzzing.run_case if is_container else run_case
+    case = compile_case if options.compile else case
     if options.only is not None:
         folder = options.keep or Path(tempfile.mkdtemp(prefix="infc-fuzz-"))
         print(*case(keep(options.model or "cnn", options.only, folder)))
         if not options.keep:
             shutil.rmtree(folder)
         return 0
-    names = [options.model] if options.model else MODELS
+    names = container_fuzzing.NAMES if options.containers else MODELS
+    names = (options.model,) if options.model else names
     start, bad = time.perf_counter(), 0
     for name in names:
         count = options.runs // len(names)

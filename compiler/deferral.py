@@ -129,7 +129,7 @@ def for_loader(
     return Artifact(ENGINE, (ENGINE,), notes), recipe
 
 
-def held_to(sets: Sets | None, precision: Precision) -> dict[str, dict[str, float | None]]:
+def held_to(sets: Sets | None, precision: Precision) -> dict[str, dict[str, Any]]:
     """What each output of the engine may differ by."""
     if sets is None:
         return {}
@@ -141,6 +141,7 @@ def held_to(sets: Sets | None, precision: Precision) -> dict[str, dict[str, floa
         name: {
             "relative_error": _finite(limit.relative_error),
             "sqnr_db": _finite(limit.sqnr_db),
+            **({"codes": True} if sets.computed_in.get(name) is Precision.INT8 else {}),
         }
         for name, limit in limits.items()
     }
@@ -214,7 +215,7 @@ def _ability(target: Target) -> Deferring:
     return ability
 
 
-def _shown(row: Mapping[str, float | None]) -> dict[str, str]:
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
     relative, sqnr = row["relative_error"], row["sqnr_db"]
     return {
         "relative_error": "any" if relative is None else f"{relative:.3g}",

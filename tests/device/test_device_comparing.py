@@ -69,6 +69,22 @@ def test_it_says_what_infc_says(dtype: str, precision: Precision, noise: float) 
     assert own == expected
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.9])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float32"])
+def test_codes_that_the_source_quantises(dtype: str, noise: float) -> None:
+    pairs = [noisy(dtype, noise), noisy(dtype, noise)]
+    held_to = {**limits(THRESHOLDS[Precision.INT8]), "codes": True}
+    own = comparing.compare(
+        [({"y": tensor(r)}, {"y": tensor(a)}) for r, a in pairs], {"y": held_to}
+    )
+    errors = comparison.compare(
+        [({"y": r}, {"y": a}) for r, a in pairs],
+        THRESHOLDS[Precision.FP32],
+        computed_in={"y": Precision.INT8},
+    )
+    assert own == comparison.summary(errors)
+
+
 @pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
 def test_bfloat16(noise: float) -> None:
     reference, answer = noisy("float32", noise)

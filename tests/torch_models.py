@@ -37,7 +37,7 @@ INPUTS = {
 
 
 def audible(module: nn.Module) -> nn.Module:
-    """Weights with which a signal comes through the fifty layers: those of the library are small."""
+    """Weights that let a signal through fifty layers: those of the library are small."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight)
@@ -91,8 +91,9 @@ def gpt2_with_cache() -> nn.Module:
 
 
 def whisper_encoder() -> nn.Module:
-    shape = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2}
-    config = t.WhisperConfig(num_mel_bins=20, max_source_positions=32, encoder_ffn_dim=64, **shape)
+    shape = {"d_model": 32, "encoder_layers": 2, "encoder_ffn_dim": 64}
+    heads = {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
+    config = t.WhisperConfig(num_mel_bins=20, max_source_positions=32, **shape, **heads)
     return t.WhisperModel(config).get_encoder()
 
 

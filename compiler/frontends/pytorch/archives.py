@@ -1,10 +1,9 @@
 """TorchScript archives and torch.export programs: models with their graph.
 
 A traced TorchScript archive keeps the inputs that it was traced with; their shapes are read from
-the pickle's opcodes. Neither format is Python code, but loading and running one can still touch
-the machine: TorchScript has operators that write files, and torch.export hands the expressions of
-symbolic dimensions to Python's `eval`, through sympy. Both are looked for before anything is
-loaded.
+the pickle's opcodes. TorchScript is not Python, but it has operators that read and write files, and
+an archive may call them when it is loaded: its source is searched for them first. What a
+torch.export archive could do is in `program_files`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from infc.diagnostics import fail
 from infc.frontends.containers import pickles
 from infc.frontends.containers.pickle_machine import Made, MalformedPickleError, Table, follow
 from infc.frontends.containers.torch_archives import TorchArchive, open_archive
+from infc.frontends.pytorch import program_files
 from infc.frontends.pytorch.failures import blamed
 from infc.frontends.pytorch.user_models import Examples
 
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 256 << 20
 _FILES = re.compile(r"\b(?:torch|ops\.\w+)\.(?:save|from_file|load|write_file|read_file)\s*\(")
 """Calls in TorchScript source that read or write files."""
-_EXPRESSION = re.compile(
-    r"(?:[A-Za-z]\w{0,60}|\d{1,20}(?:\.\d{1,20})?"
-    r"|\*\*(?=\s*\(?-?\d{1,2}\b)|\*(?!\*)|[\s+\-/(),<>=!|&~])*"
-)
-"""What a symbolic expression may be made of: no attribute, text, bracket or tower of powers."""
-_EXPRESSION_KEYS = ("expr_str", "as_expr")
 
 
 def load_torchscript(path: Path, allow_pickle: bool) -> Loaded:
@@ -86,47 +80,12 @@ def load_exported(path: Path, allow_pickle: bool) -> Loaded:
             help = "compile what it was made from: `torch.export.save(program, PATH)`"
             raise fail("E111", f"`{path.name}` is {what}", help=help)
         for name in programs:
-            _require_plain_expressions(archive, name, path)
+            program_files.require_plain(archive, name, path)
     with blamed("E114", f"`{path.name}` cannot be loaded", where=path.name):
         program = torch.export.load(path)
         module = program.module(check_guards=False)
     args, kwargs = program.example_inputs or ((), {})
     return Loaded(module, Examples(tuple(args), dict(kwargs)), program)
-
-
-def _require_plain_expressions(archive: TorchArchive, name: str, path: Path) -> None:
-    """Refuse expressions that are more than arithmetic over symbols.
-
-    Raises:
-        InfcError: E113 with the expression, E117 where the program is no JSON.
-    """
-    import json
-
-    from infc.frontends.containers import archives
-
-    try:
-        document = json.loads(archive.read(name, MAX_TEXT_BYTES))
-        expressions = list(_expressions(document))
-    except (ValueError, RecursionError) as error:
-        raise archives.damaged(archive.label, f"`{name}` is no JSON") from error
-    for text in expressions:
-        if len(text) > 10_000 or not _EXPRESSION.fullmatch(text) or "__" in text:
-            raise pickles.refusal(path, [f"the expression {text[:80]}"])
-
-
-def _expressions(value: Any) -> Iterator[str]:
-    """Every text in a program that torch parses as an expression, and every symbol's name."""
-    if isinstance(value, list):
-        for child in value:
-            yield from _expressions(child)
-    elif isinstance(value, dict):
-        for key, child in value.items():
-            if key == "range_constraints" and isinstance(child, dict):
-                yield from child
-            if key in _EXPRESSION_KEYS and isinstance(child, str):
-                yield child
-            else:
-                yield from _expressions(child)
 
 
 def _traced_inputs(archive: TorchArchive) -> Iterator[tuple[str, tuple[int, ...]]]:

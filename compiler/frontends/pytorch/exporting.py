@@ -51,7 +51,7 @@ def export(loaded: Loaded, flat: Any, call: Call, scratch: Path) -> Exported:
         return _script(flat, call, scratch, "torch.export does not take TorchScript")
     try:
         program = loaded.exported or programs.export(flat, call)
-        symbols = programs.symbols(program, call)
+        symbols = programs.symbols(program, call, ready_made=loaded.exported is not None)
         return Exported(EXPORT, programs.convert(program), symbols)
     except (InfcError, MemoryError):
         raise

@@ -55,7 +55,9 @@ def flatten(module: Any, call: Call) -> tuple[Any, Outputs]:
             found = tensors_of(results, set(call.names), outputs)
             return tuple(tensor for _, tensor in found)
 
-    return Flat().eval(), outputs
+    flat = Flat()
+    flat.training = False  # the module itself has been settled, and a program refuses `eval`
+    return flat, outputs
 
 
 def tensors_of(results: Any, inputs: set[str], outputs: Outputs) -> list[Leaf]:
@@ -69,7 +71,7 @@ def tensors_of(results: Any, inputs: set[str], outputs: Outputs) -> list[Leaf]:
     alone = isinstance(results, list | tuple) and len(results) == 1
     whole = results[0] if alone and not hasattr(results, "_fields") else results
     bare = is_tensor(whole) or (isinstance(whole, list | tuple) and not hasattr(whole, "_fields"))
-    found = list(leaves(whole, "output" if bare else ""))
+    found = list(leaves(whole, "output" if bare else "", objects=True))
     for name, value in found:
         if not is_tensor(value) and not isinstance(value, PLAIN):
             raise fail(

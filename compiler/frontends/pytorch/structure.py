@@ -16,6 +16,9 @@ from typing import Any
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 """What a module may take and return beside tensors."""
 
+MAX_DEPTH = 8
+"""Of attributes in attributes."""
+
 Leaf = tuple[str, Any]
 
 
@@ -26,17 +29,20 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def leaves(value: Any, name: str) -> Iterator[Leaf]:
+def leaves(value: Any, name: str, *, objects: bool = False) -> Iterator[Leaf]:
     """Every leaf in `value`, in the order that the values have in it, with its name.
 
     What is no container is a leaf: a tensor, a plain value, or an object that nothing is known of.
+    With `objects`, attributes that hold tensors are looked into.
     """
     children = _children(value)
+    if children is None and objects:
+        children = _attributes(value)
     if children is None:
         yield name, value
         return
     for key, child in children:
-        yield from leaves(child, f"{name}_{key}" if name else str(key))
+        yield from leaves(child, f"{name}_{key}" if name else str(key), objects=objects)
 
 
 def replaced(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -83,6 +89,26 @@ def _children(value: Any) -> list[Leaf] | None:
     if _is_record(value):
         return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
     return _registered(value)
+
+
+def _attributes(value: Any) -> list[Leaf] | None:
+    """The attributes of an object of any class that hold tensors, as a key-value cache's do."""
+    if isinstance(value, PLAIN) or is_tensor(value) or not hasattr(value, "__dict__"):
+        return None
+    return [(k, v) for k, v in _public(value) if _holds_tensors(v, MAX_DEPTH)] or None
+
+
+def _public(value: Any) -> list[Leaf]:
+    return [(k, v) for k, v in getattr(value, "__dict__", {}).items() if not k.startswith("_")]
+
+
+def _holds_tensors(value: Any, depth: int) -> bool:
+    if is_tensor(value):
+        return True
+    if depth == 0 or isinstance(value, PLAIN):
+        return False
+    inner = [child for _, child in _children(value) or _public(value)]
+    return any(_holds_tensors(child, depth - 1) for child in inner)
 
 
 def _is_record(value: Any) -> bool:

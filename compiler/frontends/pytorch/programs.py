@@ -1,0 +1,126 @@
+"""torch.export: a module as a program with symbolic dimensions, and the program as ONNX.
+
+Every dimension that may vary is `Dim.AUTO`: torch then says in the program what it made of it, a
+symbol with a range or a number, which is held against what the user wants of it.
+
+Opset 18 is what the conversions of torch 2.13 are written in; all else goes through a version
+converter, which gives up without saying so.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from infc.diagnostics import InfcError, fail
+from infc.frontends.pytorch.calls import Call, Input
+from infc.frontends.pytorch.refusals import UnconvertedError, place_of_node
+from infc.input_spec import Dim
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+OPSET = 18
+_SYMBOL = re.compile(r"[su]\d+")
+
+
+def export(flat: Any, call: Call) -> Any:
+    """The ExportedProgram of a flat module."""
+    import torch
+    from torch.export import Dim
+
+    shapes = tuple(
+        {axis: Dim.AUTO for axis, label in enumerate(i.labels) if label} for i in call.inputs
+    )
+    return torch.export.export(flat, call.examples, dynamic_shapes=(shapes,), strict=False)
+
+
+def convert(program: Any) -> ir.Model:
+    """The program as ONNX.
+
+    Raises:
+        UnconvertedError: with the user's line that it fails at.
+    """
+    import torch
+
+    _drop_constants(program)
+    try:
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, optimize=True, opset_version=OPSET
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UnconvertedError(place_of_node(str(error), program)) from error
+    assert made is not None, "without a path the program is returned"
+    return made.model
+
+
+def _drop_constants(program: Any) -> None:
+    """Take numbers and None out of what the program returns: the conversion stumbles over them."""
+    from torch.export.graph_signature import ConstantArgument
+
+    signature = program.graph_signature
+    kept = [not isinstance(row.arg, ConstantArgument) for row in signature.output_specs]
+    if all(kept):
+        return
+    (results,) = (node for node in program.graph.nodes if node.op == "output")
+    results.args = (tuple(v for v, keep in zip(results.args[0], kept, strict=True) if keep),)
+    signature.output_specs[:] = [
+        row for row, keep in zip(signature.output_specs, kept, strict=True) if keep
+    ]
+
+
+def symbols(program: Any, call: Call, *, ready_made: bool) -> dict[str, str]:
+    """The user's names for the symbols of `program`, which is `ready_made` where it was a file.
+
+    Raises:
+        InfcError: E106 where a dimension that is to vary is a number in it, or varies less.
+    """
+    held = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    tensors = [n for n in program.graph_signature.user_inputs if hasattr(held.get(n), "shape")]
+    ranges = {str(symbol): found for symbol, found in program.range_constraints.items()}
+    known: dict[str, str] = {}
+    for name, given in zip(tensors, call.inputs, strict=True):
+        for axis, size in enumerate(map(str, held[name].shape)):
+            dim = given.dims[axis] if given.dims else Dim()
+            if _SYMBOL.fullmatch(size):
+                label = given.labels[axis] if given.labels else ""
+                known.setdefault(size, label or _default_label(given, axis))
+                _require_range(ranges.get(size), given, axis, dim)
+            elif size.isdecimal() and dim != Dim() and dim.fixed is None:
+                raise _fixed(given.name, axis, dim, size, ready_made)
+    return known
+
+
+def _fixed(name: str, axis: int, dim: Dim, size: str, ready_made: bool) -> InfcError:
+    wish = f"dimension {axis} of `{name}` is to be {dim}, but"
+    if ready_made:
+        help = f"export the program with `dynamic_shapes`, or fix it at {size}"
+        return fail("E106", f"{wish} the program was exported with {size}", help=help)
+    return fail(
+        "E106",
+        f"{wish} the model makes it {size}: it compares it with a number, or reshapes to one",
+        help=f"fix it at {size}; or, in the model, write `x.shape[{axis}]` or -1",
+    )
+
+
+def _default_label(given: Input, axis: int) -> str:
+    return f"{given.name}_dim{axis}" if axis else "batch"
+
+
+def _require_range(found: Any, given: Input, axis: int, dim: Dim) -> None:
+    """E106 where torch found that a dimension varies less than the user wants it to."""
+    if found is None or dim.low is None or dim.high is None:
+        return
+    least, most = (int(v) if str(v).isdecimal() else None for v in (found.lower, found.upper))
+    # Two is where torch's reasoning begins, zero and one being special; the models take one.
+    if least is not None and least > max(2, dim.low):
+        bound = f"at least {least}"
+    elif most is not None and dim.high > most:
+        bound = f"at most {most}"
+    else:
+        return
+    raise fail(
+        "E106",
+        f"dimension {axis} of `{given.name}` is to be {dim}, and the model takes {bound}",
+        help="narrow the range, or build the model for others",
+    )

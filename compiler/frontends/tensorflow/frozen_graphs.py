@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import did_you_mean, fail
 from infc.frontends.findings import printable, quoted
-from infc.frontends.tensorflow import graphs
+from infc.frontends.tensorflow import graphs, placeholders
 from infc.frontends.tensorflow.programs import Program, port
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ def program(
     import tensorflow as tf
 
     given = {spec.name: [dim.fixed for dim in spec.dims] for spec in wanted.inputs}
+    told = {tensor: given[name] for name, tensor in inputs.items() if name in given}
     try:
+        placeholders.settle(definition, inputs.values(), told)
         wrapped = tf.compat.v1.wrap_function(
             lambda: tf.compat.v1.import_graph_def(definition, name=""), []
         )

@@ -12,7 +12,7 @@ import io
 import mmap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import InfcError, fail
 from infc.frontends.containers import archives
@@ -23,6 +23,9 @@ from infc.frontends.containers.pickle_machine import (
     Stream,
     follow,
 )
+
+if TYPE_CHECKING:
+    from infc.frontends.containers.torch_archives import TorchArchive
 
 MAX_PICKLE_BYTES = 256 << 20
 MAX_SHOWN = 10
@@ -171,9 +174,18 @@ def _unsafe_in_archive(path: Path) -> Iterator[str]:
     from infc.frontends.containers import torch_archives
 
     with torch_archives.open_archive(path) as archive:
-        allowed = is_torchscript if archive.is_torchscript else is_plain
-        for data in archive.pickles(MAX_PICKLE_BYTES):
-            yield from unsafe_globals(io.BytesIO(data), allowed)
+        yield from unsafe_in(archive)
+
+
+def unsafe_in(archive: TorchArchive, but: str = "") -> Iterator[str]:
+    """`unsafe_globals` of all pickles in an archive, `but` for the entry of that name.
+
+    Raises:
+        InfcError: E116 where one is not safe to open, E117 where one is damaged.
+    """
+    allowed = is_torchscript if archive.is_torchscript else is_plain
+    for data in archive.pickles(MAX_PICKLE_BYTES, but):
+        yield from unsafe_globals(io.BytesIO(data), allowed)
 
 
 def refusal(path: Path, found: Iterable[str]) -> InfcError:

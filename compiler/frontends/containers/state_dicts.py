@@ -9,7 +9,7 @@ Source: torch/_utils.py, torch/serialization.py.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from infc.frontends.containers.pickles import (
     MAX_PICKLE_BYTES,
     is_plain,
     offenders,
+    unsafe_in,
 )
 
 MAX_TENSORS = 200_000
@@ -57,12 +58,13 @@ def describe_archive(path: Path) -> Description:
     with torch_archives.open_archive(path) as archive:
         data = archive.read("data.pkl", MAX_PICKLE_BYTES)
         version = archive.text("version")
+        others = list(unsafe_in(archive, but="data.pkl"))
     seen = Followed()
     try:
         follow(BytesIO(data), seen)
     except MalformedPickleError as error:
         raise damaged(str(path), f"its `data.pkl` cannot be followed: {error}") from error
-    return _description(seen, {"archive": f"version {version}"} if version else {})
+    return _description(seen, {"archive": f"version {version}"} if version else {}, others)
 
 
 def describe_bare(path: Path) -> Description:
@@ -90,8 +92,10 @@ def _legacy_value(stream: Stream, seen: Followed) -> Any:
     return values[2]
 
 
-def _description(seen: Followed, details: dict[str, str]) -> Description:
-    unsafe = offenders(seen, is_plain)
+def _description(
+    seen: Followed, details: dict[str, str], others: Sequence[str] = ()
+) -> Description:
+    unsafe = list(dict.fromkeys([*offenders(seen, is_plain), *others]))
     tensors = list(tensors_in(seen.value))
     if _is_module(seen.value):
         kind, title = "torch-module", "pickled PyTorch module"

@@ -70,14 +70,16 @@ class TorchArchive:
             return ""
         return self.read(name, MAX_TEXT_BYTES).decode("utf-8", "backslashreplace").strip()
 
-    def pickles(self, limit: int) -> Iterator[bytes]:
-        """The pickles in it and in the archives in it, which may have up to `limit` bytes each.
+    def pickles(self, limit: int, but: str = "") -> Iterator[bytes]:
+        """The pickles in it and in the archives in it, `but` for the entry of that name.
+
+        Each may have up to `limit` bytes.
 
         Raises:
             InfcError: E116 where one is larger or not safe to open, E117 where one is damaged.
         """
         for name in self.sizes:
-            if name.endswith(_PICKLES):
+            if name.endswith(_PICKLES) and name != but:
                 yield self.read(name, limit)
         for name in dict.fromkeys([*self._pickled_payloads(), *self._nested()]):
             data = self.read(name, limit)

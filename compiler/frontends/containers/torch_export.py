@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from infc.frontends.containers import torch_archives
 from infc.frontends.containers.archives import damaged
 from infc.frontends.containers.description import Description, Value, Weights, is_size
-from infc.frontends.containers.pickles import MAX_PICKLE_BYTES, unsafe_globals
+from infc.frontends.containers.pickles import unsafe_in
 from infc.frontends.containers.torch_archives import MAX_TEXT_BYTES, TorchArchive
 
 DTYPES = {
@@ -47,13 +46,9 @@ def describe(path: Path) -> Description:
         if not names:
             raise damaged(str(path), "it holds no program")
         program = _document(archive, names[0])
-        unsafe = [
-            name
-            for data in archive.pickles(MAX_PICKLE_BYTES)
-            for name in unsafe_globals(BytesIO(data))
-        ]
+        unsafe = list(dict.fromkeys(unsafe_in(archive)))
     try:
-        return _described(program, list(dict.fromkeys(unsafe)), len(names))
+        return _described(program, unsafe, len(names))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise damaged(str(path), f"`{names[0]}` is not as it should be") from error
 

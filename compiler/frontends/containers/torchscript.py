@@ -26,7 +26,12 @@ from infc.frontends.containers.pickle_machine import (
     Table,
     follow,
 )
-from infc.frontends.containers.pickles import MAX_PICKLE_BYTES, is_torchscript, offenders
+from infc.frontends.containers.pickles import (
+    MAX_PICKLE_BYTES,
+    is_torchscript,
+    offenders,
+    unsafe_in,
+)
 from infc.frontends.containers.state_dicts import tensor_of, tensors_in
 from infc.frontends.containers.torch_archives import TorchArchive
 
@@ -46,6 +51,7 @@ def describe(path: Path) -> Description:
         seen = _followed(archive, "data.pkl")
         sources = {name: archive.text(name) for name in archive.under("code", ".py")}
         examples = _traced_inputs(archive)
+        unsafe = [*offenders(seen, is_torchscript), *unsafe_in(archive, but="data.pkl")]
         version = archive.text("version")
     tensors = list(tensors_in(seen.value))
     maker = seen.value.maker if isinstance(seen.value, Made) else None
@@ -67,7 +73,7 @@ def describe(path: Path) -> Description:
         tensors=tensors,
         operators=calls,
         details=details,
-        unsafe=offenders(seen, is_torchscript),
+        unsafe=list(dict.fromkeys(unsafe)),
     )
 
 

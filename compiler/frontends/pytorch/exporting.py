@@ -50,7 +50,11 @@ def export(loaded: Loaded, flat: Any, call: Call, scratch: Path) -> Exported:
     if loaded.scripted:
         return _script(flat, call, scratch, "torch.export does not take TorchScript")
     try:
-        program = loaded.exported or programs.export(flat, call)
+        program = loaded.exported
+        if program is None:
+            program = programs.export(flat, call)
+        else:
+            program = programs.without_constants(program, flat, call)
         symbols = programs.symbols(program, call, ready_made=loaded.exported is not None)
         return Exported(EXPORT, programs.convert(program), symbols)
     except (InfcError, MemoryError):

@@ -10,6 +10,7 @@ converter, which gives up without saying so.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import InfcError, fail
@@ -43,7 +44,6 @@ def convert(program: Any) -> ir.Model:
     """
     import torch
 
-    _drop_constants(program)
     try:
         made = torch.onnx.export(
             program, dynamo=True, verbose=False, optimize=True, opset_version=OPSET
@@ -54,19 +54,24 @@ def convert(program: Any) -> ir.Model:
     return made.model
 
 
-def _drop_constants(program: Any) -> None:
-    """Take numbers and None out of what the program returns: the conversion stumbles over them."""
+def without_constants(program: Any, flat: Any, call: Call) -> Any:
+    """The program with tensors alone among its results; the conversion stumbles over numbers."""
     from torch.export.graph_signature import ConstantArgument
 
-    signature = program.graph_signature
-    kept = [not isinstance(row.arg, ConstantArgument) for row in signature.output_specs]
-    if all(kept):
-        return
-    (results,) = (node for node in program.graph.nodes if node.op == "output")
-    results.args = (tuple(v for v, keep in zip(results.args[0], kept, strict=True) if keep),)
-    signature.output_specs[:] = [
-        row for row, keep in zip(signature.output_specs, kept, strict=True) if keep
-    ]
+    rows = program.graph_signature.output_specs
+    if not any(isinstance(row.arg, ConstantArgument) for row in rows):
+        return program
+    sizes = [tensor.shape for _, tensor in _inputs(program)]
+    labels = [tuple("" if str(d).isdecimal() else str(d) for d in shape) for shape in sizes]
+    inputs = [replace(i, labels=found) for i, found in zip(call.inputs, labels, strict=True)]
+    return export(flat, replace(call, inputs=tuple(inputs)))
+
+
+def _inputs(program: Any) -> list[tuple[str, Any]]:
+    """The names of the user's inputs that are tensors, with what stands for them in the program."""
+    held = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
+    names = program.graph_signature.user_inputs
+    return [(name, held[name]) for name in names if hasattr(held.get(name), "shape")]
 
 
 def symbols(program: Any, call: Call, *, ready_made: bool) -> dict[str, str]:
@@ -75,12 +80,10 @@ def symbols(program: Any, call: Call, *, ready_made: bool) -> dict[str, str]:
     Raises:
         InfcError: E106 where a dimension that is to vary is a number in it, or varies less.
     """
-    held = {n.name: n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder"}
-    tensors = [n for n in program.graph_signature.user_inputs if hasattr(held.get(n), "shape")]
     ranges = {str(symbol): found for symbol, found in program.range_constraints.items()}
     known: dict[str, str] = {}
-    for name, given in zip(tensors, call.inputs, strict=True):
-        for axis, size in enumerate(map(str, held[name].shape)):
+    for (_, tensor), given in zip(_inputs(program), call.inputs, strict=True):
+        for axis, size in enumerate(map(str, tensor.shape)):
             dim = given.dims[axis] if given.dims else Dim()
             if _SYMBOL.fullmatch(size):
                 label = given.labels[axis] if given.labels else ""

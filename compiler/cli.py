@@ -38,6 +38,7 @@ from infc.options import (
     deferred_option,
     import_options,
     inputs_of,
+    io_option,
     keep_float_option,
     labelled_options,
     latency_option,
@@ -61,10 +62,12 @@ from infc.options import (
     verify_of,
     verify_options,
 )
+from infc.package_verb import compile_options, package, require_servable, with_packages
 from infc.request import (
     Precision,
     Request,
     parse_dims,
+    parse_io,
     parse_layers,
     parse_loaders,
     parse_options,
@@ -151,6 +154,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
 @keep_float_option
+@io_option
 @pass_options
 @import_options
 @pickle_option
@@ -162,6 +166,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
 @deferred_option
 @remote_option
 @stand_in_option
+@compile_options
 @toolchain_option
 @limit_options
 @progress_options
@@ -177,6 +182,7 @@ def compile(
     **rest: Any,
 ) -> Output:
     """Compile MODEL into one verified bundle for each target."""
+    require_servable(rest, targets)
     request = Request(
         model=model,
         targets=targets,
@@ -195,6 +201,7 @@ def compile(
         reading=reading_of(rest),
         pruning=pruning_of(rest),
         keep_float=frozenset(rest["keep_float"]),
+        native_io=parse_io(rest["io"]),
         deferred=rest["deferred"],
         remote=rest["remote"],
         stand_in=rest["stand_in"],
@@ -208,7 +215,8 @@ def compile(
         target: bundle.open_bundle(path, check_hashes=False).manifest
         for target, path in paths.items()
     }
-    return results.compiled(result, manifests, brief=rest["quiet"])
+    told = results.compiled(result, manifests, brief=rest["quiet"])
+    return with_packages(told, result, rest, output)
 
 
 @verb
@@ -586,6 +594,7 @@ def doctor(names: tuple[str, ...]) -> Output:
     return results.examined(examination.examine(names))
 
 
+cli.add_command(package)
 cli.add_command(toolchain)
 
 

@@ -821,6 +821,25 @@ _TABLE = (
         "be built on the device. Run `./finish` in it there, or `infc finish BUNDLE --remote "
         "ssh://user@host` here.",
     ),
+    Code(
+        "E708",
+        "the bundle cannot be served by Triton",
+        ExitCode.BUILD_FAILED,
+        "Triton Inference Server has back ends for TensorRT, ONNX Runtime, OpenVINO and "
+        "TorchScript, and none for the back end of this bundle; or that back end does not take "
+        "tensors of such a type, scalars, or outputs whose rank only the run tells; or an option "
+        "of the package does not fit the model. Nothing was written.",
+    ),
+    Code(
+        "E709",
+        "the model repository holds something else",
+        ExitCode.BUILD_FAILED,
+        "Versions of one Triton model share its configuration: back end, inputs and outputs, "
+        "batching, parameters. The version to be added differs in one of them, has a number that "
+        "is taken, or the model's folder was not made, or its configuration was changed, by "
+        "somebody other than infc. Nothing was written: choose another name or number, or with "
+        "`--keep-config` leave the configuration as it is.",
+    ),
 )
 
 CODES: dict[str, Code] = {row.id: row for row in _TABLE}

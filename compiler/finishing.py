@@ -6,6 +6,8 @@ worker here, or over there (`infc.remote`), and the bundle is completed in one s
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -17,6 +19,7 @@ from infc.bundle import Bundle
 from infc.device import completing
 from infc.device.device_error import DeviceError
 from infc.diagnostics import Diagnostic, InfcError, Severity, fail
+from infc.formatting import format_bytes
 from infc.frontends.frameworks import of_back_ends
 from infc.outcomes import FinishResult, Progress, silent
 from infc.remote import Address, Errand, FarError
@@ -210,8 +213,8 @@ def _told(error: DeviceError | FarError, address: Address | None, path: Path) ->
     if address is not None:
         message = f"on `{address}`: {message}"
         code = {"disk": "E515", "damaged": "E513", "busy": "E513"}.get(error.kind, code)
-    if isinstance(error, FarError) and error.kind == "disk" and error.free_bytes is not None:
-        message += f" ({error.free_bytes:,} bytes are free)"
+    if isinstance(error, FarError) and message.endswith(os.strerror(errno.ENOSPC)):
+        message += f" ({format_bytes(error.free_bytes)} are free)"
     remedy = error.help or {"disk": "make room, and run this again"}.get(error.kind, "")
     details = tuple(filter(None, [error.details]))
     return fail(code, message, notes=details, help=remedy or f"`{path}` is as it was")

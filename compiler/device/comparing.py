@@ -7,8 +7,8 @@ of all input sets,
     relative_error = max |a - r| / max |r|
     SQNR           = 10 log10(sum r^2 / sum (a - r)^2)  in dB; none where a = r
 
-Integer and boolean outputs must be equal, but for 8-bit codes that the source quantises itself
-(`codes`), whose signal is their spread. NaN equals NaN, an infinity equals itself.
+Integer and boolean outputs must be equal, but for codes of 8 or 16 bits that the source quantises
+itself (`codes`), whose signal is their spread. NaN equals NaN, an infinity equals itself.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _CODES = {
     "uint64": "Q",
     "bool": "B",
 }
+_CODED = ("int8", "uint8", "int16", "uint16")
+"""What real numbers are quantised to at an interface."""
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -64,7 +66,7 @@ class Total:
             self.mismatched = True
             return
         self.exact = self.exact or reference[0] not in _FLOATS
-        self.codes = reference[0] in ("int8", "uint8")
+        self.codes = reference[0] in _CODED
         for r, a in zip(numbers(reference), numbers(answer)):  # noqa: B905
             self.count += 1
             if math.isfinite(r):

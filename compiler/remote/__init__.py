@@ -165,7 +165,14 @@ def _send(
         errand.sent["sent"] += count
 
     for name, (_, sha256) in missing.items():
-        session.put(name, files[name], sha256, there.get(name, 0), sent)
+        offset = there.get(name, 0)
+        try:
+            session.put(name, files[name], sha256, offset, sent)
+        except FarError as error:
+            if error.kind != "damaged" or not offset:
+                raise
+            # What was there is not its beginning.
+            session.put(name, files[name], sha256, 0, sent)
 
 
 def _leave(errand: Errand, session: Session) -> None:

@@ -161,23 +161,29 @@ class FarSide:
         file = self._inside(header["path"])
         part = file.with_name(file.name + PART)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("r+b" if header["offset"] else "wb") as stream:
-            stream.truncate(header["offset"])
-            stream.seek(header["offset"])
-            left = header["length"]
-            while left:
-                chunk, payload = self._frames.get()
-                if chunk["do"] != "chunk":
-                    raise FailedError("crashed", "a file that was not sent to its end")
-                stream.write(payload)
-                stream.flush()
-                left -= len(payload)
+        try:
+            self._take(part, header["offset"], header["length"])
+        except OSError as error:  # one that is about no file by its name
+            raise OSError(error.errno, error.strerror, str(file)) from error
         if _sha256(part) != header["sha256"]:
             part.unlink()
             raise FailedError("damaged", f"{header['path']} arrived damaged")
         part.chmod(0o755 if header.get("program") else 0o644)
         part.replace(file)
         return {"ok": True}
+
+    def _take(self, part: Path, offset: int, left: int) -> None:
+        """Write the chunks that come into `part`, `left` bytes from `offset` on."""
+        with part.open("r+b" if offset else "wb", buffering=0) as stream:
+            stream.truncate(offset)
+            stream.seek(offset)
+            while left:
+                chunk, payload = self._frames.get()
+                if chunk["do"] != "chunk":
+                    raise FailedError("crashed", "a file that was not sent to its end")
+                left -= len(payload)
+                while payload:
+                    payload = payload[stream.write(payload) :]
 
     def _produce(self, header: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Build and verify with the package that was sent."""

@@ -40,7 +40,7 @@ class FarError(Exception):
         self.kind = str(document["kind"])
         self.help = str(document.get("help", ""))
         self.details = str(document.get("details", ""))
-        self.free_bytes = document.get("free")
+        self.free_bytes = int(document.get("free", 0))
 
 
 class Session:

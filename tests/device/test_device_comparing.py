@@ -70,7 +70,7 @@ def test_it_says_what_infc_says(dtype: str, precision: Precision, noise: float) 
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01, 0.9])
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float32"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "float32"])
 def test_codes_that_the_source_quantises(dtype: str, noise: float) -> None:
     pairs = [noisy(dtype, noise), noisy(dtype, noise)]
     held_to = {**limits(THRESHOLDS[Precision.INT8]), "codes": True}

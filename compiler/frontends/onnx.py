@@ -104,7 +104,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, str]:
         InfcError: E100, E102.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     try:
         # Non-blocking: opening a fifo must not wait for someone to write to it.

@@ -112,7 +112,7 @@ def read(path: Path, entry: str = "") -> Contents:
         raise fail(
             "E501",
             f"looking into `{label}` takes h5py, which is not installed",
-            help="`pip install 'infc[tensorflow]'`",
+            help="`pip install h5py`, which `infc[tensorflow]` needs too",
         )
     import h5py  # noqa: F401  (the child then has it)
 

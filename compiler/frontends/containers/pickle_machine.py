@@ -12,7 +12,7 @@ was, and must neither hash, compare nor print them.
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,7 +106,7 @@ def follow(stream: Stream, seen: Followed | None = None) -> Followed:
     """
     machine = _Machine(seen if seen is not None else Followed())
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        for count, (opcode, argument, _) in enumerate(_opcodes(stream)):
             if count >= MAX_OPCODES:
                 raise MalformedPickleError(f"it has more than {MAX_OPCODES:,} opcodes")
             machine.step(opcode.name, argument)
@@ -115,6 +115,10 @@ def follow(stream: Stream, seen: Followed | None = None) -> Followed:
         # a memo entry that is not there, an operand of the wrong kind.
         raise MalformedPickleError(f"{error or type(error).__name__}") from error
     return machine.seen
+
+
+def _opcodes(stream: Stream) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+    return pickletools.genops(stream)  # type: ignore[arg-type]  # needs no more than a `Stream`
 
 
 class _Machine:
@@ -204,6 +208,10 @@ def _pop(m: _Machine, _: Any) -> None:
         m.stack.pop()
     else:
         m.since_mark()
+
+
+def _pop_mark(m: _Machine, _: Any) -> None:
+    m.since_mark()
 
 
 def _dup(m: _Machine, _: Any) -> None:
@@ -296,7 +304,7 @@ _HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
     "STOP": _stop,
     "MARK": _mark,
     "POP": _pop,
-    "POP_MARK": lambda m, _: m.since_mark() and None,
+    "POP_MARK": _pop_mark,
     "DUP": _dup,
     "MEMOIZE": _memoize,
     "PUT": _put,

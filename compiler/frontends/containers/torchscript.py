@@ -90,7 +90,7 @@ def _traced_inputs(archive: TorchArchive) -> list[Value] | None:
         return None
     methods = _untagged(_followed(archive, "traced_inputs.pkl").value)
     pairs = methods.pairs if isinstance(methods, Table) else []
-    rows = next((_untagged(value) for key, value in pairs if key == "forward"), [])
+    rows: Any = next((_untagged(value) for key, value in pairs if key == "forward"), [])
     rows = rows if isinstance(rows, (list, tuple)) else []
     return [tensor_of("", row) or Value("", "object") for row in rows]
 

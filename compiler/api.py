@@ -34,6 +34,7 @@ from infc.request import (
     Request,
     VerifyOptions,
     WorkerLimits,
+    parse_io,
     parse_loaders,
 )
 
@@ -64,6 +65,7 @@ def compile(
     reading: ImportOptions = ImportOptions(),  # noqa: B008
     pruning: PruneOptions | None = None,
     keep_float: Iterable[str] = (),
+    io: str = "float",
     deferred: bool = True,
     remote: str = "",
     stand_in: str = "",
@@ -93,6 +95,7 @@ def compile(
         pruning: how many channels are removed first; the pruned model is what is compiled.
         keep_float: nodes that stay in float32 at a reduced precision, by their names or those of
             what they give.
+        io: `native` for inputs and outputs in the type of the precision, `float` for the source's.
         deferred: whether an engine that cannot be built here may be left to the device.
         remote: the machine that builds it meanwhile, `ssh://user@host`.
         stand_in: the Python module that builds it there in place of the target's library.
@@ -123,6 +126,7 @@ def compile(
         reading=reading,
         pruning=pruning,
         keep_float=frozenset(keep_float),
+        native_io=parse_io(io),
         deferred=deferred,
         remote=remote,
         stand_in=stand_in,

@@ -20,6 +20,8 @@ from infc import (
     logbook,
     manifest,
     mixed_precision,
+    native_io,
+    native_types,
     own_calibration,
     precision,
     pruning,
@@ -34,6 +36,7 @@ from infc.diagnostics import Diagnostic, InfcError, fail, internal_error
 from infc.front import Optimized
 from infc.logbook import Stopwatch
 from infc.mixed_precision import Budget, Kept
+from infc.native_io import Native
 from infc.outcomes import Progress, TargetResult
 from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
@@ -154,6 +157,8 @@ def _build_bundle(
     elif not request.deferred and not request.remote:
         raise deferral.unwanted(target, reason)
     absent = _absence(request, end, target, reason or "")
+    if request.native_io:
+        native_io.require_native(target, absent)
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
 
@@ -169,6 +174,10 @@ def _build_bundle(
         building.raise_opset(neutral, end), target, optimized.measured, request.keep_float
     )
     model = lowered.model
+    native = Native(*optimized.signature)
+    if request.native_io:
+        native = native_io.apply(model, target, optimized.signature, optimized.measured)
+    signature = native.signature
     end.legalize(model, target)
 
     watch.start("building")
@@ -182,7 +191,7 @@ def _build_bundle(
             source_name,
             end,
             target,
-            optimized.signature,
+            signature,
             folder,
             scratch,
             request.limits,
@@ -197,15 +206,15 @@ def _build_bundle(
     name = bundle.identifier(request.name or request.stem)
     opened, recipe = artifact, None
     if reason is not None:
-        opened, recipe = deferral.for_loader(target, optimized.signature, folder)
-    loaders.render(finished, name, target, opened, *optimized.signature, request.loaders, recipe)
+        opened, recipe = deferral.for_loader(target, signature, folder)
+    loaders.render(finished, name, target, opened, *signature, request.loaders, recipe)
 
     graph, entry = scratch / "model.onnx", folder / artifact.entry
     proof: dict[str, Any] = {"verdict": "skipped"}
     if optimized.reference is not None:
         watch.start("verifying")
         proof = _proof(
-            optimized, optimized.reference, target, absent, (graph, entry), scratch, request
+            optimized, optimized.reference, target, absent, (graph, entry), scratch, request, native
         )
         verification.record_sets(optimized.reference.sets, finished)
     on_device: dict[str, Any] = {}
@@ -214,9 +223,10 @@ def _build_bundle(
         on_device = deferral.write_kit(finished, name, target, reason, optimized.signature, sets)
     if absent:
         # What can be run of it is the graph that it was built of.
-        subject = latency.Subject(replace(verification.UNOPTIMIZED, name=target.name), graph)
+        stand_in = replace(verification.UNOPTIMIZED, name=target.name)
+        subject = latency.Subject(stand_in, graph, signature)
     else:
-        subject = latency.Subject(target, entry)
+        subject = latency.Subject(target, entry, signature)
     figures = _require_budget(request, optimized, budget, end, target, subject, scratch, watch)
 
     watch.start("writing the manifest")
@@ -226,7 +236,7 @@ def _build_bundle(
         end,
         target,
         artifact,
-        optimized.signature,
+        signature,
         request.loaders,
         optimized.records,
         optimized.operators,
@@ -257,7 +267,7 @@ def _build_bundle(
         report.render({**document, "files": files}, None, pictures), encoding="utf-8"
     )
     document = bundle.write_manifest(finished, document, files)
-    return finished, document, (*kept.warnings, *lowered.warnings, *remarks)
+    return finished, document, (*kept.warnings, *lowered.warnings, *native.warnings, *remarks)
 
 
 def _absence(request: Request, end: BackEnd, target: Target, reason: str) -> str:
@@ -285,6 +295,7 @@ def _proof(
     files: tuple[Path, Path],
     scratch: Path,
     request: Request,
+    native: Native,
 ) -> dict[str, Any]:
     """The manifest's `verification`: of the artifact, or of its graph where that cannot run.
 
@@ -292,7 +303,8 @@ def _proof(
     """
     graph, entry = files
 
-    def check(sets: Sets) -> tuple[OutputError, ...]:
+    def check(given: Sets) -> tuple[OutputError, ...]:
+        sets = replace(given, native=native.converted)
         if absent:
             return handed_over.check_graph(sets, target, graph, scratch / "graph", request.limits)
         return verification.check_artifact(sets, target, entry, scratch, request.limits)
@@ -341,8 +353,10 @@ def _require_budget(
         return figures
     if budget is not None:
         watch.start("holding the artifact to the budget")
+        native = native_types.converted([s for specs in subject.signature for s in specs])
+        own = replace(budget, sets=replace(budget.sets, native=native))
         figures = mixed_precision.check(
-            budget, subject.target, subject.entry, scratch / "held", request.limits
+            own, subject.target, subject.entry, scratch / "held", request.limits
         )
     if request.budget is not None and request.budget.of_latency:
         watch.start("timing the artifact")
@@ -353,7 +367,6 @@ def _require_budget(
             request.budget,
             subject,
             exact,
-            *optimized.signature,
             scratch / "timed",
             request.limits,
         )
@@ -374,7 +387,7 @@ def _float_subject(
         *(model, request.model.name, end, exact, optimized.signature, folder, scratch),
         request.limits,
     )
-    return latency.Subject(exact, folder / artifact.entry)
+    return latency.Subject(exact, folder / artifact.entry, optimized.signature)
 
 
 def _quantized(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def format_bytes(count: int) -> str:
@@ -47,6 +48,15 @@ def format_shape(shape: Sequence[int | str | None] | None) -> str:
     if shape is None:
         return "?"
     return "x".join("?" if d is None else str(d) for d in shape) or "scalar"
+
+
+def format_affine(row: Mapping[str, Any]) -> str:
+    """What the integers of a tensor of the manifest stand for: `(q - 128) * 0.0039`; "" if none."""
+    if "scale" not in row:
+        return ""
+    zero_point = row["zero_point"]
+    offset = f"(q {'-' if zero_point >= 0 else '+'} {abs(zero_point)})" if zero_point else "q"
+    return f"{offset} * {row['scale']:.9g}"
 
 
 def count(number: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from infc.diagnostics import printable
-from infc.formatting import columns, count, format_bytes, format_shape
+from infc.formatting import columns, count, format_affine, format_bytes, format_shape
 from infc.output import Output
 from infc.results import LABEL_WIDTH, labelled, paired, verdict, wrapped
 
@@ -147,6 +147,7 @@ def _tensors(rows: Sequence[Mapping[str, Any]]) -> str:
             (name, f"{low}..{high}@{typical}")
             for name, (low, typical, high) in row.get("bounds", {}).items()
         )
-        said = ", ".join(part for part in (bounds, row.get("detail", "")) if part)
+        parts = (bounds, format_affine(row), row.get("detail", ""))
+        said = ", ".join(part for part in parts if part)
         cells.append((row["name"], row["dtype"], format_shape(row["shape"]), said))
     return columns(cells) or "none"

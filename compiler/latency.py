@@ -35,18 +35,17 @@ MARGIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """An artifact to be timed: its target and the file that its runtime opens."""
+    """An artifact to be timed: its target, the file that its runtime opens, inputs and outputs."""
 
     target: Target
     entry: Path
+    signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]]
 
 
 def require(
     options: BudgetOptions,
     int8: Subject,
     exact: Subject | None,
-    inputs: Sequence[TensorSpec],
-    outputs: Sequence[TensorSpec],
     scratch: Path,
     limits: WorkerLimits,
 ) -> dict[str, Any]:
@@ -58,19 +57,29 @@ def require(
         InfcError: E422 where it is too slow, E204 and E50x where it does not run.
     """
     subjects = [int8] if exact is None else [int8, exact]
-    (feeds,) = write_feeds([typical_feeds(inputs, {})], scratch)
-    shape = {"inputs": [v.to_json() for v in inputs], "outputs": [v.to_json() for v in outputs]}
+    folders = [
+        folder
+        for i, subject in enumerate(subjects)
+        for folder in write_feeds([typical_feeds(subject.signature[0], {})], scratch / str(i))
+    ]
 
-    def time_ms(subject: Subject, runs: int) -> float:
+    def time_ms(subject: Subject, feeds: Path, runs: int) -> float:
         entry = {"entry": subject.entry.name}
-        manifest = {**shape, "target": subject.target.to_json(), "artifact": entry}
+        inputs, outputs = subject.signature
+        manifest = {
+            "inputs": [v.to_json() for v in inputs],
+            "outputs": [v.to_json() for v in outputs],
+            "target": subject.target.to_json(),
+            "artifact": entry,
+        }
         bundle = Bundle(subject.entry.parent, manifest)
         timing = Timing(runs, LEAST_RUNS, 1)
         return float(bench_in_worker(bundle, feeds, timing, scratch, limits)["median_ms"])
 
-    counts = [_runs(time_ms(subject, LEAST_RUNS)) for subject in subjects]
+    pairs = list(zip(subjects, folders, strict=True))
+    counts = [_runs(time_ms(*pair, LEAST_RUNS)) for pair in pairs]
     rounds = [
-        [time_ms(subject, count) for subject, count in zip(subjects, counts, strict=True)]
+        [time_ms(*pair, count) for pair, count in zip(pairs, counts, strict=True)]
         for _ in range(ROUNDS)
     ]
     return judge(options, int8.target.name, rounds)

@@ -23,6 +23,7 @@ from infc.preprocessing import EXAMPLE, Preprocess
 from infc.prune_options import NORMS, SCOPES, PruneOptions, parse_part
 from infc.request import (
     CALIBRATION_METHODS,
+    IO,
     CalibrationOptions,
     PassOptions,
     VerifyOptions,
@@ -193,6 +194,13 @@ keep_float_option = click.option(
     multiple=True,
     metavar="NODE",
     help="Leave a node in float32, by its name or that of what it gives; repeat for several.",
+)
+io_option = click.option(
+    "--io",
+    type=click.Choice(IO),
+    default=IO[0],
+    show_default=True,
+    help="Type of inputs and outputs: the source model's, or the precision's (16 bits, integers).",
 )
 latency_option = click.option(
     "--max-latency",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building
+from infc import building, dynamic_int8
 from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.feeds import make_feeds, write_feeds
 from infc.formatting import listed
@@ -77,6 +77,7 @@ class Measured:
         from infc import calibration
         from infc.calibration.data import open_samples
 
+        names = [*names, *(s.name for s in self.inputs if s.dtype == "float32")]
         samples = open_samples(options, self.inputs)
         found = calibration.calibrate(
             self.model, names, samples, self.scratch / "worker", self.limits
@@ -186,7 +187,9 @@ def require_keeping(target: Target, keep_float: frozenset[str]) -> None:
     end, precision = back_end(target.back_end), target.precision
     if not keep_float or precision is Precision.FP32:
         return
-    if precision is Precision.INT8:
+    if precision is Precision.INT8_DYNAMIC:
+        chosen = True
+    elif precision is Precision.INT8:
         chosen = scheme_of(end) is not None
     else:
         arithmetic = arithmetic_of(end, precision)
@@ -210,11 +213,13 @@ def lower(
     `keep_float` names nodes, or values that they give, that stay in float32.
 
     Raises:
-        InfcError: as `Measured.ranges`.
+        InfcError: as `Measured.ranges`, and `dynamic_int8.lower`.
     """
     from infc.passes.precision import convert
     from infc.passes.precision.store import store
 
+    if target.precision is Precision.INT8_DYNAMIC:
+        return Lowered(model, dynamic_int8.lower(model, target, keep_float), ())
     arithmetic = arithmetic_of(back_end(target.back_end), target.precision)
     if arithmetic is None:
         return Lowered(model, None, ())

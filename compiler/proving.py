@@ -7,7 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infc import bundle, comparison, deferral, loaders, pruning, targets, verification
+from infc import (
+    bundle,
+    comparison,
+    deferral,
+    loaders,
+    native_types,
+    pruning,
+    targets,
+    verification,
+)
 from infc.bundle import Bundle
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import recorded
@@ -49,9 +58,11 @@ def verify(
             place, given = scratch / "source", toolchains or {}
             how = recorded.reading_of(subject, place, limits, given, allow_pickle=allow_pickle)
             origin = recorded.load(source, subject, how)
-            origin = replace(origin, inputs=subject.inputs)
+            origin = replace(origin, inputs=native_types.source_specs(subject.inputs))
             origin = pruning.again(origin, subject.manifest, scratch / "pruned")
             sets = reference_sets(origin, options, scratch / "reference", limits)
+            native = native_types.converted((*subject.inputs, *subject.outputs))
+            sets = replace(sets, native=native)
         else:
             sets = verification.recorded_sets(subject)
         progress("", f"running the artifact through {through}")
@@ -118,8 +129,10 @@ def _run_bundle(
     if through == "runtime":
         return verification.run_artifact(sets, target, subject.entry, scratch / "run", limits)
     answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
-    loaders.run_through(subject, through, sets.feeds, answers, scratch, limits)
-    return answers, _loader_device(subject, target)
+    feeds = native_types.encoded(sets.feeds, sets.native, scratch / "native")
+    loaders.run_through(subject, through, feeds, answers, scratch, limits)
+    found = native_types.decoded(answers, sets.native, scratch / "outputs")
+    return found, _loader_device(subject, target)
 
 
 def _loader_device(subject: Bundle, target: Target) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from infc.formatting import (
+    format_affine,
     format_bytes,
     format_error,
     format_seconds,
@@ -193,7 +194,7 @@ def _tensor(role: str, row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "role": role,
         "name": row["name"],
-        "dtype": row["dtype"],
+        "dtype": ", ".join(filter(None, (row["dtype"], format_affine(row)))),
         "shape": "unknown rank" if row["shape"] is None else shape,
         "bounds": bounds,
     }

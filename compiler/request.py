@@ -24,6 +24,7 @@ class Precision(StrEnum):
     FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
+    INT8_DYNAMIC = "int8-dynamic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class CalibrationOptions:
             raise fail("E110", f"{self.samples} calibration samples in batches of {self.batch}")
 
 
+IO = ("float", "native")
+"""What `--io` may say: inputs and outputs as in the source model, or of the precision's type."""
 LOADERS = ("cpp", "java")
 """The languages that loaders are generated in."""
 
@@ -122,6 +125,8 @@ class Request:
     pruning: PruneOptions | None = None
     keep_float: frozenset[str] = frozenset()
     """Nodes that stay in float32 at a reduced precision, by their names or those of values."""
+    native_io: bool = False
+    """Whether inputs and outputs have the type of the precision, instead of the source model's."""
     deferred: bool = True
     """Whether an engine that cannot be built here may be left to the device."""
     remote: str = ""
@@ -226,6 +231,17 @@ def parse_layers(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]{0,5}", text):
         raise fail("E110", f"`--layers {text}` is neither `all` nor a number above 0")
     return int(text)
+
+
+def parse_io(word: str) -> bool:
+    """Whether `--io` asks for native inputs and outputs.
+
+    Raises:
+        InfcError: E110 for a word that it does not know.
+    """
+    if word not in IO:
+        raise fail("E110", f"`--io {word}` is neither `{IO[0]}` nor `{IO[1]}`")
+    return word == IO[1]
 
 
 def parse_loaders(names: Sequence[str]) -> tuple[str, ...]:

@@ -41,12 +41,17 @@ class TensorSpec:
     `shape` holds an int for a fixed dimension, a name for a symbolic one and None for an unknown
     one; the shape itself is None where even the rank is unknown. `bounds` maps the names of
     dimensions to (low, typical, high) where the user gave them.
+
+    `source_dtype` is the type in the source model where an artifact has another one; integers q
+    then stand for the real numbers (q - zero_point) * scale, in `quantized` as (scale, zero_point).
     """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...] | None
     bounds: Mapping[str, tuple[int, int, int]] | None = None
+    source_dtype: str = ""
+    quantized: tuple[float, int] | None = None
 
     @property
     def is_static(self) -> bool:
@@ -62,6 +67,10 @@ class TensorSpec:
         }
         if self.bounds:
             out["bounds"] = {k: list(v) for k, v in sorted(self.bounds.items())}
+        if self.source_dtype:
+            out["source_dtype"] = self.source_dtype
+        if self.quantized:
+            out["scale"], out["zero_point"] = self.quantized
         return out
 
     @classmethod
@@ -69,7 +78,15 @@ class TensorSpec:
         """The inverse of `to_json`."""
         shape = None if data["shape"] is None else tuple(data["shape"])
         bounds = {k: (v[0], v[1], v[2]) for k, v in data.get("bounds", {}).items()}
-        return cls(data["name"], data["dtype"], shape, bounds or None)
+        scale = data.get("scale")
+        return cls(
+            data["name"],
+            data["dtype"],
+            shape,
+            bounds or None,
+            data.get("source_dtype", ""),
+            None if scale is None else (scale, data["zero_point"]),
+        )
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from infc import loaders, native_runs, sealing, workers
+from infc import loaders, native_runs, native_types, sealing, workers
 from infc.bundle import UNWRITABLE, Bundle, full_disk, unwritable
 from infc.comparison import THRESHOLDS, OutputError, Threshold, compare, require
 from infc.diagnostics import InfcError, fail
@@ -39,6 +39,7 @@ class Sets:
     outputs that are ill-conditioned all the same, with the relative error that rounding causes;
     `computed_in` those that the source model computes in less than float32; `same_arithmetic` says
     that the reference is ONNX Runtime's, which quantises the optimised graph the same way.
+    `native` are the inputs and outputs that the artifact has in another type than the source model.
     """
 
     feeds: tuple[Path, ...]
@@ -47,6 +48,7 @@ class Sets:
     noise: Mapping[str, float] = field(default_factory=dict)
     computed_in: Mapping[str, Precision] = field(default_factory=dict)
     same_arithmetic: bool = True
+    native: Mapping[str, TensorSpec] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +178,40 @@ def run_artifact(
     sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits, threads: int = 1
 ) -> tuple[tuple[Path, ...], str]:
     """Run an artifact on every input set; return the folders of its answers, and the device."""
+    if not sets.native:
+        return _run_artifact(sets.feeds, sets.reference, target, entry, scratch, limits, threads)
+    scratch.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix="native-", dir=scratch))
+    feeds = native_types.encoded(sets.feeds, sets.native, place / "feeds")
+    reference = native_types.encoded(sets.reference, sets.native, place / "reference")
+    answers, device = _run_artifact(feeds, reference, target, entry, scratch, limits, threads)
+    return native_types.decoded(answers, sets.native, place / "answers"), device
+
+
+def _run_artifact(
+    feeds: Sequence[Path],
+    reference: Sequence[Path],
+    target: Target,
+    entry: Path,
+    scratch: Path,
+    limits: WorkerLimits,
+    threads: int,
+) -> tuple[tuple[Path, ...], str]:
+    """`run_artifact`, in the artifact's types; those of its answers are the reference's."""
     what = f"`{target.back_end}` while running the artifact"
-    types = {k: v.dtype.name for k, v in load_tensors(sets.reference[0]).items()}
+    types = {k: v.dtype.name for k, v in load_tensors(reference[0]).items()}
     module, worker = module_of(target.back_end), _runner(target)
     if threads != 1:
         what += f" on {threads} threads"
     with sealing.opened(entry, target, scratch) as plain:
         if worker.native:
-            return native_runs.run(
-                plain, target, sets.feeds, sets.reference, scratch, limits, threads
-            )
+            return native_runs.run(plain, target, feeds, reference, scratch, limits, threads)
         payload = {
-            **_run_payload(plain, target, list(load_tensors(sets.feeds[0])), list(types)),
+            **_run_payload(plain, target, list(load_tensors(feeds[0])), list(types)),
             "output_types": types,
             "threads": threads,
         }
-        return _run_on(module, worker, payload, sets.feeds, scratch, limits, what)
+        return _run_on(module, worker, payload, feeds, scratch, limits, what)
 
 
 def run_entry(
@@ -333,4 +353,5 @@ def recorded_sets(bundle: Bundle) -> Sets:
         tuple(f / "outputs" for f in folders),
         noise=proof.get("noise", {}),
         computed_in={k: Precision(v) for k, v in proof.get("computed_in", {}).items()},
+        native=native_types.converted((*bundle.inputs, *bundle.outputs)),
     )

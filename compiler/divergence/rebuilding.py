@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building, frontends, pipeline, precision, pruning, quantizing
+from infc import (
+    building,
+    frontends,
+    native_io,
+    native_types,
+    pipeline,
+    precision,
+    pruning,
+    quantizing,
+)
 from infc.bundle import Bundle
 from infc.diagnostics import fail
 from infc.frontends import Reading, Source, recorded
@@ -109,6 +118,8 @@ def rebuild(
     measured.known = _overflowing(subject)
     raised = building.raise_opset(neutral, end)
     model = precision.lower(raised, target, measured, _asked(subject)).model
+    if native_types.converted((*subject.inputs, *subject.outputs)):
+        native_io.apply(model, target, (source.inputs, subject.outputs), measured)
     wanted = samples_of(end)
     own = wanted is not None and target.precision is Precision.INT8 and wanted(target) > 0
     return Rebuilt(

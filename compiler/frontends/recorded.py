@@ -10,6 +10,7 @@ from infc.bundle import Bundle
 from infc.frontends import Reading, Source
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
+from infc.native_types import source_specs
 from infc.request import WorkerLimits
 
 
@@ -33,7 +34,8 @@ def load(path: Path, subject: Bundle, how: Reading) -> Source:
     Raises:
         InfcError: as `frontends.load`.
     """
-    inputs = [InputSpec.of(spec) for spec in subject.inputs if spec.shape is not None]
+    specs = source_specs(subject.inputs)
+    inputs = [InputSpec.of(spec) for spec in specs if spec.shape is not None]
     return frontends.load(path, inputs, how)
 
 

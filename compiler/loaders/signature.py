@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from infc.diagnostics import fail
+from infc.formatting import format_affine
 from infc.signature import DTYPES, TensorSpec
 
 C_TYPES = {
@@ -91,7 +92,7 @@ class Tensor:
     """An input or output, as arguments of `run`.
 
     An axis is a number, a `Dim`, or None where only the run tells; `axes` itself is None where
-    only the run tells the rank.
+    only the run tells the rank. `quantized`: (scale, zero point) of integers for real numbers.
     """
 
     role: Literal["input", "output"]
@@ -99,6 +100,7 @@ class Tensor:
     identifier: str
     dtype: str
     axes: tuple[int | Dim | None, ...] | None
+    quantized: tuple[float, int] | None = None
 
     @property
     def c_type(self) -> str:
@@ -171,7 +173,22 @@ class Tensor:
 
     @property
     def text(self) -> str:
-        """For comments and tables: `float32 [batch, 1, 8, 8]`."""
+        """For comments: `float32 [batch, 1, 8, 8]`, `uint8 [10], which stands for q * 0.5`."""
+        if self.quantized is None:
+            return self._type_and_shape
+        row = dict(zip(("scale", "zero_point"), self.quantized, strict=True))
+        return f"{self._type_and_shape}, which stands for {format_affine(row)}"
+
+    @property
+    def scale_literal(self) -> str:
+        """The scale as a float32 literal of C and Java; "" where there is none."""
+        if self.quantized is None:
+            return ""
+        text = f"{self.quantized[0]:.9g}"
+        return f"{text}f" if set(text) & set(".e") else f"{text}.0f"
+
+    @property
+    def _type_and_shape(self) -> str:
         if self.axes is None:
             return f"{self.dtype} [rank and shape known after the run]"
         shape = ", ".join("?" if s == "-1" else s for s in self.shape)
@@ -256,7 +273,7 @@ def describe(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSp
                 bounds = (spec.bounds or {}).get(key)
                 dims[key] = Dim(key, _identifier(key, f"dim{len(dims)}", taken), bounds)
             axes.append(dims[key])
-        ins.append(Tensor("input", spec.name, identifier, spec.dtype, tuple(axes)))
+        ins.append(Tensor("input", spec.name, identifier, spec.dtype, tuple(axes), spec.quantized))
     outs = tuple(
         Tensor(
             "output",
@@ -266,6 +283,7 @@ def describe(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSp
             None
             if spec.shape is None
             else tuple(s if isinstance(s, int) else dims.get(str(s)) for s in spec.shape),
+            spec.quantized,
         )
         for spec, identifier in zip(outputs, tensor_ids[len(inputs) :], strict=True)
     )

@@ -31,7 +31,8 @@ from infc import (
     verification,
 )
 from infc.comparison import OutputError
-from infc.device.completing import TIMING_CACHE, WORKSHOP
+from infc.device.completing import WORKSHOP
+from infc.device.producing import TIMING_CACHE
 from infc.diagnostics import Diagnostic, InfcError, fail, internal_error
 from infc.front import Optimized
 from infc.logbook import Stopwatch

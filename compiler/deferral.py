@@ -170,7 +170,7 @@ def write_kit(
     spec = ability.spec_of(target, *signature)
     limits = held_to(sets, target.precision)
     capabilities = spec.get("compute_capabilities")
-    section = {
+    section: dict[str, Any] = {
         "reason": reason,
         "module": ability.module,
         "graph": f"model/{GRAPH}",

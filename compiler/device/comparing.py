@@ -136,7 +136,10 @@ def numbers(tensor: Tensor) -> Iterable[float]:
         halves = array.array("H", _native(contents, 2))
         wide = array.array("I", (bits << 16 for bits in halves))  # the upper half of a float32
         return memoryview(wide).cast("B").cast("f")
-    return memoryview(_native(contents, array.array(_CODES[dtype]).itemsize)).cast(_CODES[dtype])
+    code = _CODES[dtype]
+    view: Any = memoryview(_native(contents, struct.calcsize(f"={code}")))
+    elements: Iterable[float] = view.cast(code)
+    return elements
 
 
 def _native(contents: bytes, size: int) -> bytes:

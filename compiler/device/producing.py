@@ -27,7 +27,7 @@ PLAN = "plan"
 TIMING_CACHE = "timing.cache"
 BUILT = "built.json"
 """What `plan` was built of, and the builder's facts; written when it is whole."""
-_AHEAD = {
+_AHEAD: dict[str, Any] = {
     "compute_capabilities": [],
     "dla_core": None,
     "version_compatible": False,

@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 CHUNK = 1 << 18
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -53,7 +53,7 @@ class FailedError(Exception):
 class FarSide:
     """The folder of one key, and what can be done in it."""
 
-    def __init__(self, output: BinaryIO, frames: queue.Queue[Any]) -> None:
+    def __init__(self, output: IO[bytes], frames: queue.Queue[Any]) -> None:
         self._output = output
         self._frames = frames
         self._lock: Any = None
@@ -241,7 +241,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     """The next frame, None at the end of the stream."""
     length = _exactly(stream, 4)
     if length is None:
@@ -254,7 +254,7 @@ def read_frame(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     return None if payload is None else (header, payload)
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes | None:
+def _exactly(stream: IO[bytes], count: int) -> bytes | None:
     parts = []
     while count:
         part = stream.read(min(count, 1 << 20))

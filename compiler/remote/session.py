@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from infc.bundle import sha256_of
 from infc.diagnostics import InfcError, fail
@@ -246,7 +246,7 @@ class Session:
         self._errors.close()
 
 
-def _skip_to(stream: BinaryIO, marker: bytes) -> bool:
+def _skip_to(stream: IO[bytes], marker: bytes) -> bool:
     """Read up to the end of the line that is `marker`; False where the stream ends before."""
     for _ in range(GREETING_BYTES):
         line = stream.readline(GREETING_BYTES)

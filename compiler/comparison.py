@@ -43,6 +43,7 @@ THRESHOLDS = {
     Precision.FP16: Threshold(2e-2, 40.0),
     Precision.BF16: Threshold(1e-1, 25.0),
     Precision.INT8: Threshold(math.inf, 15.0),
+    Precision.INT8_DYNAMIC: Threshold(math.inf, 15.0),
 }
 """float32 differs by summation order, 1e-6 to 2e-5 of the peak on the models tried; float16 and
 bfloat16 by their 11 and 8 bits; INT8 is judged by SQNR alone, a peak says little about it."""

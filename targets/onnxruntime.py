@@ -42,6 +42,7 @@ from infc.targets import (
     schemes,
 )
 from infc.targets.arithmetic import Arithmetic
+from infc.targets.dynamic import Dynamic
 from infc.targets.onnxruntime_flatbuffer import canonicalize
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
 
@@ -60,8 +61,9 @@ OPTIONS = {
     "graph-optimization": "off | basic | extended | all: what the runtime does to an .onnx when "
     "it loads (all), or what is done to an .ort before it is written (extended; all is refused)",
 }
-PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC)
 ARITHMETIC = {Precision.FP16: Arithmetic(converts=False, stores="float16")}
+DYNAMIC = Dynamic("integer")
 MIN_OPSET = 7
 SCHEME = schemes.ONNXRUNTIME
 THREADS = (1,)

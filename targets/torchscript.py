@@ -17,6 +17,9 @@ in it (one thread of a Zen 5: densenet121 239 -> 197 ms, ResNet-50 181 -> 116 ms
 23 ms). fp16 is not offered: without AVX512_FP16 torch's convolutions fall back to plain loops,
 densenet121 156 -> 1744 ms, ultraface slim-320 12 -> 75 ms.
 
+int8-dynamic packs the weights of linear layers for `quantized::linear_dynamic`; the packed weights
+are in the archive as int8, and are packed again for the CPU that loads them.
+
 `forward` takes the inputs in the model's order and always returns a tuple, of one tensor too.
 Source: torch 2.13, torch.jit and torch/csrc/jit/frontend (the language that is compiled).
 """
@@ -43,12 +46,13 @@ from infc.targets import (
     choice,
 )
 from infc.targets.arithmetic import Arithmetic
+from infc.targets.dynamic import Dynamic
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infc.targets import Runner, Tensors
-    from infc.targets.torchscript_lowering.emission import Program
+    from infc.targets.torchscript_lowering.emission import Packed, Program
 
 NAME = "torchscript"
 SUMMARY = "TorchScript: .pt for libtorch (CPU)"
@@ -60,8 +64,9 @@ OPTIONS = {
     "optimize-for-inference": "on | off: convert weights to oneDNN's layouts at loading (off)",
     "mobile": "on | off: add the bytecode that the lite interpreter runs, model.ptl (off)",
 }
-PRECISIONS = (Precision.FP32, Precision.BF16)
+PRECISIONS = (Precision.FP32, Precision.BF16, Precision.INT8_DYNAMIC)
 ARITHMETIC = {Precision.BF16: Arithmetic(converts=True, opset=22)}
+DYNAMIC = Dynamic("weights")
 MIN_OPSET = 7
 THREADS = (1,)
 
@@ -91,9 +96,12 @@ def require_options(target: Target) -> None:
 def legalize(model: ir.Model, target: Target) -> None:
     """Replace operators that have no lowering by the function that ONNX defines them as."""
     from infc.targets.function_bodies import expand_functions
+    from infc.targets.torchscript_dynamic import fuse_dynamic_linear
     from infc.targets.torchscript_lowering import table
 
     expand_functions(model, table())
+    if target.precision is Precision.INT8_DYNAMIC:
+        fuse_dynamic_linear(model)
 
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:
@@ -192,17 +200,35 @@ def _script(model: Any, program: Program, unit: Any) -> Any:
     builder.add_attribute("training", torch._C.BoolType.get(), False, False)
     for name in program.constants:
         builder.add_attribute(name, torch._C.TensorType.get(), False, True)
+    packs = {name: _packed(weights) for name, weights in program.packed.items()}
+    for name, weights in packs.items():
+        kind = torch._C._jit_try_infer_type(weights).type()
+        builder.add_attribute(name, kind, False, False)
     concrete = builder.build()
     module = torch._C._create_module_with_type(concrete.jit_type)
     module.setattr("training", False)
     for name, tensor in program.constants.items():
         module.setattr(name, _tensor(tensor.numpy()))
+    for name, weights in packs.items():
+        module.setattr(name, weights)
 
     def resolve(name: str) -> Any:
         return torch if name == "torch" else unit.find_function(name)
 
     module._define(concrete, program.forward, resolve)
     return torch.jit._recursive.wrap_cpp_module(module)
+
+
+def _packed(weights: Packed) -> Any:
+    """The weights of a quantised linear layer, as its kernel takes them."""
+    import torch
+
+    scale = _tensor(weights.scale.numpy())
+    rows = torch._make_per_channel_quantized_tensor(
+        _tensor(weights.rows.numpy()), scale, torch.zeros(len(scale), dtype=torch.int64), 0
+    )
+    bias = None if weights.bias is None else _tensor(weights.bias.numpy())
+    return torch.ops.quantized.linear_prepack(rows, bias)
 
 
 def _tensor(array: Any) -> Any:

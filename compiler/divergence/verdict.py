@@ -23,7 +23,13 @@ from infc.comparison import OutputError
 from infc.divergence.layers import Layer
 from infc.request import Precision
 
-BITS = {Precision.FP32: 24, Precision.FP16: 11, Precision.BF16: 8, Precision.INT8: 8}
+BITS = {
+    Precision.FP32: 24,
+    Precision.FP16: 11,
+    Precision.BF16: 8,
+    Precision.INT8: 8,
+    Precision.INT8_DYNAMIC: 8,
+}
 """Of a significand, or of an integer."""
 
 

@@ -100,6 +100,13 @@ class Writer(Protocol):
         """Return what `value` is known to be, or None."""
         ...
 
+    def packed(self, rows: ir.Value, scale: ir.Value, bias: ir.Value | None) -> str:
+        """Register the weights of a quantised linear layer; return the source of them, packed.
+
+        They are constants: `rows` (N, K), int8, `scale` and `bias` (N,), float32.
+        """
+        ...
+
     def block(self, graph: ir.Graph, operands: Sequence[str]) -> list[str]:
         """Write the nodes of a subgraph, indented by one step; return its outputs' names."""
         ...

@@ -47,12 +47,22 @@ _INDENT = "    "
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """The weights of a quantised linear layer: (N, K) int8, and (N,) float32."""
+
+    rows: ir.TensorProtocol
+    scale: ir.TensorProtocol
+    bias: ir.TensorProtocol | None
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """TorchScript source: `functions` that `forward` calls, and the attributes it reads."""
 
     functions: str
     forward: str
     constants: Mapping[str, ir.TensorProtocol]
+    packed: Mapping[str, Packed] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -63,6 +73,7 @@ class _Writer:
     opsets: Mapping[str, int]
     values: dict[ir.Value, str] = field(default_factory=dict)
     constants: dict[str, ir.TensorProtocol] = field(default_factory=dict)
+    packs: dict[str, Packed] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
     unsupported: list[Unsupported] = field(default_factory=list)
@@ -91,6 +102,15 @@ class _Writer:
             self.constants[name] = tensor
             self.values[value] = f"self.{name}"
         return self.values[value]
+
+    def packed(self, rows: ir.Value, scale: ir.Value, bias: ir.Value | None) -> str:
+        whole, step = _constant_tensor(rows), _constant_tensor(scale)
+        last = None if bias is None else _constant_tensor(bias)
+        if whole is None or step is None or (bias is not None and last is None):
+            raise Refused("its weights are not constant")
+        name = f"p{len(self.packs)}"
+        self.packs[name] = Packed(whole, step, last)
+        return f"self.{name}"
 
     def constant(self, value: ir.Value | None) -> np.ndarray[Any, Any] | None:
         tensor = None if value is None else _constant_tensor(value)
@@ -131,7 +151,7 @@ def emit(model: ir.Model) -> tuple[Program, list[Unsupported]]:
     result = ", ".join("Tensor" for _ in outputs)
     body = [f"def forward({signature}) -> tuple[{result}]:", *writer.lines]
     forward = "\n".join([*body, f"{_INDENT}return ({', '.join(outputs)},)", ""])
-    program = Program(functions(writer.functions), forward, writer.constants)
+    program = Program(functions(writer.functions), forward, writer.constants, writer.packs)
     return program, writer.unsupported
 
 

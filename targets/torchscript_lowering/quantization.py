@@ -58,6 +58,17 @@ def dynamic_quantize(op: Op) -> list[str]:
     return op.unpack(op.call("dynamic_quantize", op.x(0)), 3)
 
 
+@lowers("DynamicLinear", domain="infc")
+def dynamic_linear(op: Op) -> str:
+    """A linear layer with int8 rows, x in 7 bits with a range of its own at each call."""
+    rows, scale = op.node.inputs[1], op.node.inputs[2]
+    if rows is None or scale is None:
+        op.refuse("its weights are missing")
+    weights = op.writer.packed(rows, scale, op.node.inputs[3] if op.has(3) else None)
+    # The kernel wants the rows of x one after the other.
+    return f"torch.ops.quantized.linear_dynamic({op.x(0)}.contiguous(), {weights}, True)"
+
+
 @lowers("MatMulInteger")
 def matmul_integer(op: Op) -> str:
     """int32; a's zero point is per tensor or per row, b's per tensor or per column."""

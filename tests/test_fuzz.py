@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import random
+from importlib.util import find_spec
 
+import container_files
+import container_fuzzing
 import pytest
-from fuzzing import MODELS, fuzz, mutate, write_model
+from conftest import missing
+from fuzzing import MODELS, REAL_MODELS, fuzz, mutate, write_model
 
 RUNS = 2000
 PARTS = 4
@@ -26,6 +30,22 @@ def test_mutations(name: str, part: int) -> None:
     # A fuzzer that only ever sees the front door proves little.
     assert tally.outcomes["ok"] >= count // 10, tally.outcomes
     assert len(tally.outcomes) >= 3, tally.outcomes
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", container_fuzzing.NAMES)
+def test_mutations_of_containers(name: str) -> None:
+    """Inspected and judged as before an import; no framework is started."""
+    needed = container_files.FILES[name][2] if name in container_files.FILES else ""
+    if needed and find_spec(needed) is None:
+        missing(f"the Python module {needed}")
+    if name in container_fuzzing.REAL and not REAL_MODELS.is_dir():
+        missing("the real models folder (INFC_MODELS)")
+    tally = fuzz(name, range(60), container_fuzzing.run_case)
+    assert tally.findings == []
+    assert len(tally.outcomes) >= 2, tally.outcomes
+    assert set(tally.outcomes) <= {"ok", "E101", "E102", "E113", "E116", "E117"}, tally.outcomes
 
 
 def test_no_pass_fails_on_a_mutation() -> None:

@@ -143,6 +143,18 @@ def test_a_checkpoint_of_many_tensors_shows_the_first(tmp_path: Path) -> None:
     assert document["parameters"]["tensors"] == 3000
 
 
+def test_an_optimizers_memory_is_no_parameter(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.zeros(1, 3)).sum().backward()
+    optimizer.step()
+    held = {"state_dict": net.state_dict(), "optimizer": optimizer.state_dict(), 7: torch.zeros(5)}
+    torch.save(held, tmp_path / "c.pt")
+    rows = infc("inspect", tmp_path / "c.pt", "--json").document["tensors"]
+    assert [row["name"] for row in rows] == ["state_dict.weight", "state_dict.bias", "7"]
+
+
 def test_no_framework_is_imported(made: dict[str, Path]) -> None:
     program = (
         "import sys, json\n"

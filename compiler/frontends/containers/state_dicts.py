@@ -16,7 +16,7 @@ from typing import Any
 
 from infc.frontends.containers import torch_archives
 from infc.frontends.containers.archives import damaged
-from infc.frontends.containers.description import Description, Value, Weights, shape_of
+from infc.frontends.containers.description import Description, Value, Weights, is_size, shape_of
 from infc.frontends.containers.pickle_machine import (
     Followed,
     Global,
@@ -140,7 +140,10 @@ def _pairs(value: Any) -> list[tuple[Any, Any]]:
 
 
 def tensors_in(value: Any) -> Iterator[Value]:
-    """The tensors that a value holds, named by the path to them; each object once."""
+    """The tensors that a value holds, named by the path to them; each object once.
+
+    What an optimizer remembers is left out.
+    """
     seen: set[int] = set()
     pending: list[tuple[tuple[str, ...], Any]] = [((), value)]
     found = 0
@@ -156,11 +159,15 @@ def tensors_in(value: Any) -> Iterator[Value]:
             yield tensor
             continue
         inside = [
-            (place if key in _INNER else (*place, key), inner)
+            (place if key in _INNER else (*place, str(key)), inner)
             for key, inner in _pairs(row)
-            if isinstance(key, str)
+            if _is_key(key) and not str(key).startswith("optim")
         ]
         pending.extend(reversed(inside))
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, str) or is_size(value)
 
 
 def tensor_of(name: str, value: Any) -> Value | None:

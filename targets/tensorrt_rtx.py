@@ -52,9 +52,6 @@ MIN_OPSET = 13
 SCHEME = schemes.TENSORRT
 THREADS = (1,)
 
-WITHOUT_KERNELS = frozenset(("NonMaxSuppression",))
-"""The parser takes them, and then "has no runners that implement it" stops the build."""
-
 CAPABILITIES = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 
 
@@ -83,11 +80,16 @@ def check(model: Path, target: Target) -> Sequence[Unsupported]:
 
     from infc.targets import tensorrt_support, tensorrt_worker
 
-    rows = tensorrt_support.without_kernels(ir.load(model), WITHOUT_KERNELS)
-    found = [Unsupported(*row) for row in rows]
-    known = {(row.node, row.op_type) for row in found}
-    parsed = tensorrt_worker.check(tensorrt_rtx, model)
-    return [*found, *(row for row in parsed if (row.node, row.op_type) not in known)]
+    graph = ir.load(model)
+    outside = tensorrt_support.interface(graph)
+    if outside:  # the parser gives up over these, and names no node
+        return [Unsupported(*row) for row in outside]
+    known = {
+        **{row[:2]: Unsupported(*row) for row in tensorrt_support.without_kernels(graph)},
+        **{(row.node, row.op_type): row for row in tensorrt_worker.check(tensorrt_rtx, model)},
+    }
+    ordered = [known.pop(key) for key in tensorrt_support.keys(graph) if key in known]
+    return [*ordered, *known.values()]
 
 
 def build(job: BuildJob) -> Artifact:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 
 import onnx
 import onnx_ir as ir
@@ -49,11 +49,28 @@ def interface(model: ir.Model) -> list[Row]:
     return rows
 
 
-def without_kernels(model: ir.Model, operators: Container[str]) -> list[Row]:
-    """The nodes of `operators`, which a parser takes in vain, and what an engine cannot have."""
-    reason = "the parser takes it, and there is no kernel for it"
-    nodes = (n for n in _nodes(model) if not n.domain and n.op_type in operators)
-    return [*interface(model), *((name_of(n), n.op_type, "", reason) for n in nodes)]
+WITHOUT_KERNELS = frozenset(("NonMaxSuppression",))
+"""What TensorRT for RTX parses, and then stops over: "has no runners that implement it"."""
+
+
+def without_kernels(model: ir.Model) -> list[Row]:
+    """What TensorRT for RTX takes at first sight: operators without kernels, and bodies.
+
+    Its parser looks for operators that it does not know in the main graph alone.
+    """
+    found = []
+    for node in _nodes(model):
+        row = (name_of(node), node.op_type, node.domain)
+        if not node.domain and node.op_type in WITHOUT_KERNELS:
+            found.append((*row, "the parser takes it, and there is no kernel for it"))
+        elif node.graph is not model.graph and (node.domain or node.op_type not in OPERATORS):
+            found.append((*row, "the parser has no such operator"))
+    return found
+
+
+def keys(model: ir.Model) -> list[tuple[str, str]]:
+    """Name and operator of every node, in graph order, bodies included."""
+    return list(dict.fromkeys((name_of(node), node.op_type) for node in _nodes(model)))
 
 
 def name_of(node: ir.Node) -> str:

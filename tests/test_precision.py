@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import verdicts
 from command import infc
 from onnx import numpy_helper
 
@@ -76,26 +77,33 @@ def compiled(model: Path, folder: Path, *words: object) -> tuple[Path, dict[str,
 
 @pytest.mark.parametrize(("end", "wanted"), reduced(), ids=str)
 def test_what_is_offered_is_right_and_half_as_large(
-    end: str, wanted: Precision, tmp_path: Path, need_module: Callable[[str], None]
+    end: str, wanted: Precision, tmp_path: Path, need_back_end: Callable[[str], None]
 ) -> None:
-    for module in targets.back_end(end).MODULES:
-        need_module(module)
+    need_back_end(end)
     model = net(tmp_path / "net.onnx")
     plain, full, _ = compiled(model, tmp_path / "fp32", "-t", end, "--precision", "fp32")
     path, manifest, err = compiled(model, tmp_path / "low", "-t", end, "--precision", wanted)
     assert err == ""
-    assert manifest["verification"]["verdict"] == "passed"
-    assert size_of(path) < 0.62 * size_of(plain)
+    verdict = verdicts.expected(end)
+    assert manifest["verification"]["verdict"] == verdict
+    # An engine's code is of one size whatever the weights are: 0.3 MB that this net is as large as.
+    assert size_of(path) < (0.62 if end != "tensorrt-rtx" else 0.95) * size_of(plain)
     assert "conversion" not in full
     assert manifest["conversion"]["to"] == precision.TYPES[wanted]
-    assert infc("verify", path).status == 0
+    if verdict == "passed":
+        assert infc("verify", path).status == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("end", "wanted"), reduced(), ids=str)
 def test_the_loader_computes_as_was_verified(
-    end: str, wanted: Precision, tmp_path: Path, need_tool: Callable[[str], str]
+    end: str,
+    wanted: Precision,
+    tmp_path: Path,
+    need_tool: Callable[[str], str],
+    need_running: Callable[[str], None],
 ) -> None:
+    need_running(end)
     need_tool("cmake")
     need_tool("c++")
     model = net(tmp_path / "net.onnx")

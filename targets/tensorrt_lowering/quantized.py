@@ -5,6 +5,7 @@
     DynamicQuantizeLinear(x)     = the same, with s and z of the least and greatest of x
     ConvInteger(x, w, zx, zw)    = Conv(x - zx, w - zw)
     MatMulInteger(a, b, za, zb)  = MatMul(a - za, b - zb)
+    QLinearConv, QLinearMatMul   = theirs between DequantizeLinear and QuantizeLinear
 
 TensorRT's own are symmetric int8 with constant scales: those stay. Sums of products are exact up
 to 2 ** 24, 258 products of the largest 8 bits; beyond that they round as float32 does.
@@ -13,6 +14,8 @@ restrictions of QuantizeLinear in onnx-tensorrt's docs/operators.md.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -194,10 +197,52 @@ def _matmul_integer(node: ir.Node, edit: Edit) -> bool:
     return f.finish(f.cast(f.matmul(a, b), ir.DataType.INT32))
 
 
+def _qlinear_conv(node: ir.Node, edit: Edit) -> bool:
+    """Between DequantizeLinear and QuantizeLinear, which are seen to in their turn."""
+    f = Formula(node, edit)
+    x, xs, xz, w, ws, wz, ys, yz = (given(node, i) for i in range(8))
+    attributes = {name: a.value for name, a in node.attributes.items()}
+    operands = [_pair(f, x, xs, xz, 1), _pair(f, w, ws, wz, 0)]
+    bias = given(node, 8)
+    if bias is not None:
+        scale = f.mul(xs, ws)
+        scale.type, scale.shape = ir.TensorType(ir.DataType.FLOAT), ws.shape if ws else None
+        operands.append(_pair(f, bias, scale, None, 0))
+    result = f.op("Conv", *operands, **attributes)
+    return f.finish(_typed(f.op("QuantizeLinear", result, ys, yz), node.outputs[0].dtype))
+
+
+def _qlinear_matmul(node: ir.Node, edit: Edit) -> bool:
+    f = Formula(node, edit)
+    a, s, z, b, bs, bz, ys, yz = (given(node, i) for i in range(8))
+    if dtype_of(s) != ir.DataType.FLOAT or any((rank(v) or 0) > 1 for v in (s, bs)):
+        return False
+    columns = (rank(b) or 1) - 1
+    product = f.matmul(_pair(f, a, s, z, 0), _pair(f, b, bs, bz, columns))
+    return f.finish(_typed(f.op("QuantizeLinear", product, ys, yz), node.outputs[0].dtype))
+
+
+def _pair(
+    f: Formula, value: ir.Value | None, scale: Any, point: ir.Value | None, axis: int
+) -> ir.Value:
+    """`value` dequantised, along `axis` where there are several scales."""
+    real = f.op("DequantizeLinear", value, scale, point, axis=axis)
+    real.shape = None if value is None else value.shape
+    return _typed(real, ir.DataType.FLOAT)
+
+
+def _typed(value: ir.Value, dtype: ir.DataType | None) -> ir.Value:
+    if dtype is not None:
+        value.type = ir.TensorType(dtype)
+    return value
+
+
 RULES = {
     "ConvInteger": _conv_integer,
     "DequantizeLinear": _dequantize,
     "DynamicQuantizeLinear": _dynamic,
     "MatMulInteger": _matmul_integer,
+    "QLinearConv": _qlinear_conv,
+    "QLinearMatMul": _qlinear_matmul,
     "QuantizeLinear": _quantize,
 }

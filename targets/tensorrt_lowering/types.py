@@ -83,7 +83,14 @@ def _narrow_attributes(node: ir.Node) -> bool:
 
 
 def widen_small_integers(model: ir.Model) -> bool:
-    """Write casts to int32 and back around what moves or compares small integers."""
+    """Write casts to int32 and back around what moves or compares small integers.
+
+    Not where the signature has types that no engine takes: the model's own nodes are named then.
+    """
+    from infc.targets.tensorrt_support import interface
+
+    if interface(model):
+        return False
     edit = Edit(model)
     modified = False
     for graph in graphs(model):

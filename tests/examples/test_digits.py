@@ -78,12 +78,12 @@ def test_training(train: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.xdist_group("examples")
 def test_programs(
     name: str,
-    need_back_end: Callable[[str], None],
+    need_running: Callable[[str], None],
     need_tool: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
     """One source for each language, whatever the back end; they print what the model says."""
-    programs.need(name, need_back_end, need_tool)
+    programs.need(name, need_running, need_tool)
     infc.compile(DIGITS / "digits.onnx", name, tmp_path)
     bundle = open_bundle(tmp_path / f"digits-{name}")
     built = programs.build(EXAMPLE, bundle, tmp_path / "b")

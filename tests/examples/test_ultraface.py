@@ -61,11 +61,11 @@ def test_programs_find_the_same_faces(
     models: Path,
     prepared: Path,
     reference: list[str],
-    need_back_end: Callable[[str], None],
+    need_running: Callable[[str], None],
     need_tool: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
-    programs.need(name, need_back_end, need_tool)
+    programs.need(name, need_running, need_tool)
     infc.compile(models / "ultraface" / "version-RFB-320.onnx", name, tmp_path)
     bundle = open_bundle(tmp_path / f"version-RFB-320-{name}")
     built = programs.build(EXAMPLE, bundle, tmp_path / "b")

@@ -136,7 +136,7 @@ def _finish_there(
         if not request.deferred:
             raise
         trouble = error.diagnostics
-    shutil.rmtree(finished / WORKSHOP)
+    shutil.rmtree(finished / WORKSHOP, ignore_errors=True)
     return dict(bundle.open_bundle(finished, check_hashes=False).manifest), trouble
 
 
@@ -217,7 +217,9 @@ def _build_bundle(
         proof = _proof(
             optimized, optimized.reference, target, absent, (graph, entry), scratch, request, native
         )
-        verification.record_sets(optimized.reference.sets, finished)
+        # The device has nothing else to prove the engine with.
+        least = 0 if reason is None else 1
+        verification.record_sets(optimized.reference.sets, finished, least)
     on_device: dict[str, Any] = {}
     if reason is not None:
         sets = optimized.reference.sets if optimized.reference is not None else None

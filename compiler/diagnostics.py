@@ -701,7 +701,8 @@ _TABLE = (
         ExitCode.TOOLCHAIN_MISSING,
         "The machine that is to build the engine has no Python 3, no TensorRT, another release "
         "of it than the one that the bundle is for, no GPU, or one of another compute "
-        "capability. Nothing was built; the bundle is as it was.",
+        "capability; or another infc is building the same there at this moment. Nothing was "
+        "built; the bundle is as it was.",
     ),
     Code(
         "E515",

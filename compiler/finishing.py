@@ -29,6 +29,7 @@ from infc.targets import Target, Worker
 
 _CODES = {
     "busy": "E701",
+    "unwritable": "E701",
     "damaged": "E702",
     "machine": "E514",
     "disk": "E701",
@@ -79,8 +80,7 @@ def finish(
             else:
                 result, sent = _produce_there(subject, workshop, wish, limits, address)
             progress("", "completing the bundle")
-            state = completing.complete(path, subject.manifest, result, _pages)
-            completing.tidy(path)
+            state = completing.complete(path, subject.manifest, result, _pages(path))
     except (DeviceError, FarError) as error:
         raise _told(error, address, shown or path) from error
     done = bundle.open_bundle(path, check_hashes=False)
@@ -201,9 +201,12 @@ def _produce_there(
         return produce_there(errand), errand.sent
 
 
-def _pages(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The report, which tells of the engine now."""
-    return {"report.html": report.render(manifest)}
+def _pages(path: Path) -> completing.Pages:
+    """The report, which tells of the engine now; the histograms stay those of the one before."""
+    page = path / "report.html"
+    before = page.read_text(encoding="utf-8") if page.is_file() else ""
+    drawn = report.drawn_pictures(before)
+    return lambda manifest: {page.name: report.render(manifest, drawn=drawn)}
 
 
 def _told(error: DeviceError | FarError, address: Address | None, path: Path) -> InfcError:
@@ -212,7 +215,7 @@ def _told(error: DeviceError | FarError, address: Address | None, path: Path) ->
     code = _CODES[error.kind]
     if address is not None:
         message = f"on `{address}`: {message}"
-        code = {"disk": "E515", "damaged": "E513", "busy": "E513"}.get(error.kind, code)
+        code = {"disk": "E515", "damaged": "E513", "busy": "E514"}.get(error.kind, code)
     if isinstance(error, FarError) and message.endswith(os.strerror(errno.ENOSPC)):
         message += f" ({format_bytes(error.free_bytes)} are free)"
     remedy = error.help or {"disk": "make room, and run this again"}.get(error.kind, "")

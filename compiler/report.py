@@ -6,6 +6,7 @@ the copy in the log folder also gets the times. It runs no script and loads noth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -53,12 +54,13 @@ def render(
     manifest: Mapping[str, Any],
     timings: Mapping[str, Any] | None = None,
     pictures: Sequence[Picture] = (),
+    drawn: str = "",
 ) -> str:
     """The page for a bundle.
 
     `timings` is `{"steps": {step: seconds}, "passes": [{"name", "seconds", ...}]}`; without it
     the page holds no times. `pictures` are the histograms that a quantised bundle's ranges were
-    chosen from.
+    chosen from; `drawn` is what an earlier page of the bundle made of them.
     """
     seconds = {row["name"]: row["seconds"] for row in (timings or {}).get("passes", ())}
     steps = {k: format_seconds(v) for k, v in (timings or {}).get("steps", {}).items()}
@@ -79,6 +81,7 @@ def render(
         gutter=12 + 7.5 * max((len(bar.label) for bar in bars), default=0),
         width=BAR_WIDTH + 80,
         pictures=pictures,
+        drawn=drawn,
         curves=_curves(manifest),
         pruned=[_pruned(row) for row in manifest.get("pruning", {}).get("layers", ())],
         artifact=_files(manifest, artifact),
@@ -87,6 +90,12 @@ def render(
         tensors=[_tensor("input", row) for row in manifest["inputs"]]
         + [_tensor("output", row) for row in manifest["outputs"]],
     )
+
+
+def drawn_pictures(page: str) -> str:
+    """What `page` has drawn of the calibration, "" where that is nothing."""
+    match = re.search(r"<section>\n<h2>Calibration</h2>.*?</section>", page, re.DOTALL)
+    return match[0] if match else ""
 
 
 @cache

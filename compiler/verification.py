@@ -323,12 +323,15 @@ def compare_sets(
     return compare(loaded, threshold, sets.noise, sets.computed_in)
 
 
-def record_sets(sets: Sets, finished: Path) -> None:
-    """Copy the reference vectors into the bundle, as many as `RECORDED_BYTES` allows."""
+def record_sets(sets: Sets, finished: Path, least: int = 0) -> None:
+    """Copy the reference vectors into the bundle, as many as `RECORDED_BYTES` allows.
+
+    `least` of them are copied in any case.
+    """
     left = RECORDED_BYTES
     for i, (feeds, reference) in enumerate(zip(sets.feeds, sets.reference, strict=True)):
         left -= sum(p.stat().st_size for f in (feeds, reference) for p in f.iterdir())
-        if left < 0:
+        if left < 0 and i >= least:
             return
         shutil.copytree(feeds, finished / "reference" / str(i) / "inputs")
         shutil.copytree(reference, finished / "reference" / str(i) / "outputs")

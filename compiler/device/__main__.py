@@ -70,7 +70,6 @@ def finish(bundle: Path, given: argparse.Namespace) -> int:
         )
         result = produce(order, log)
         state = completing.complete(bundle, manifest, result)
-        completing.tidy(bundle)
     return report(bundle, state, result, given)
 
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 WORKSHOP = ".finish"
+_IN_PLACE = "a bundle is finished in its own folder: copy it to where that may be written"
+_WORTH_KEEPING = (PLAN, TIMING_CACHE, "commit")
 RESULTS = "finished.json"
 """What was measured: it differs from build to build, and no hash in the manifest is of it."""
 
@@ -39,26 +41,50 @@ RESULTS = "finished.json"
 def held(bundle: Path) -> Iterator[Path]:
     """The workshop of `bundle`, locked; a completion that was interrupted is done first.
 
+    It is gone afterwards, unless there is something in it that serves the next run.
+
     Raises:
-        DeviceError: busy, damaged (it cannot be written).
+        DeviceError: busy, unwritable.
     """
     workshop = bundle / WORKSHOP
-    try:
-        workshop.mkdir(exist_ok=True)
-        lock = (workshop / "lock").open("w")
-    except OSError as error:
-        message = f"{bundle} cannot be written, and is finished in place: {error.strerror}"
-        raise DeviceError(
-            "damaged", message, "finish a bundle where its folder may be written"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DeviceError("busy", f"another process is finishing {bundle}") from error
+    with _locked(workshop):
         roll_forward(bundle)
         shutil.rmtree(str(workshop / "new"), ignore_errors=True)
-        yield workshop
+        try:
+            yield workshop
+        finally:
+            if not any((workshop / name).exists() for name in _WORTH_KEEPING):
+                shutil.rmtree(str(workshop), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(workshop: Path) -> Iterator[None]:
+    """Make the workshop and hold its lock.
+
+    Raises:
+        DeviceError: busy, unwritable.
+    """
+    while True:
+        try:
+            workshop.mkdir(exist_ok=True)
+            lock = (workshop / "lock").open("w")
+        except FileNotFoundError:
+            continue  # the one before has just removed it
+        except OSError as error:
+            message = f"{workshop.parent} cannot be written: {error.strerror}"
+            raise DeviceError("unwritable", message, _IN_PLACE) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                current = os.path.samestat(os.fstat(lock.fileno()), (workshop / "lock").stat())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                message = f"another process is finishing {workshop.parent}"
+                raise DeviceError("busy", message) from error
+            if current:
+                yield
+                return
 
 
 def read_manifest(bundle: Path) -> dict[str, Any]:
@@ -135,6 +161,9 @@ def complete(
         message = f"the engine cannot be put into {bundle}: {error.strerror}"
         raise DeviceError("disk", message, "make room and run this again") from error
     roll_forward(bundle)
+    for name in (PLAN, BUILT, TIMING_CACHE):
+        with contextlib.suppress(FileNotFoundError):
+            (workshop / name).unlink()
     state: str = document["state"]
     return state
 
@@ -197,15 +226,6 @@ def seed(bundle: Path, manifest: Mapping[str, Any]) -> None:
         known = json.loads((bundle / RESULTS).read_text(encoding="utf-8"))
         _put(workshop / PLAN, engine)
         _write_json(workshop / BUILT, {"key": known["key"], "facts": known["facts"]})
-
-
-def tidy(bundle: Path) -> None:
-    """Empty the workshop of a bundle that is complete, but for the lock."""
-    for path in (bundle / WORKSHOP).iterdir():
-        if path.is_dir():
-            shutil.rmtree(str(path))
-        elif path.name != "lock":
-            path.unlink()
 
 
 def _put(place: Path, file: Path) -> None:

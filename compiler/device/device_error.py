@@ -8,6 +8,7 @@ EXIT_CODES = {
     "usage": 2,
     "damaged": 1,
     "busy": 1,
+    "unwritable": 1,
     "machine": 4,
     "disk": 1,
     "time": 1,

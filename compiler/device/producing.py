@@ -108,8 +108,9 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
     stand_in = f"built with {order.module} in place of {order.how['module']}"
     instead = [stand_in] if order.is_stand_in else []
     sets = order.sets()
-    if order.manifest["verification"]["verdict"] == "skipped" or not sets:
-        verdict = "skipped" if not sets else "not verified"
+    if not sets:
+        skipped = order.manifest["verification"]["verdict"] == "skipped"
+        verdict = "skipped" if skipped else "not verified"
         return dict(result, verdict=verdict, reason="the bundle keeps no answers to compare with")
     if not order.verify:
         return dict(result, reason="left out by the user")
@@ -117,6 +118,7 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
         return dict(result, reason="; ".join([*instead, machine["gpu"]["reason"]]))
     comparison, latency = _verify(order, sets, log)
     if not comparison["ok"]:
+        (order.workshop / PLAN).unlink()  # the next build may choose other kernels
         raise _wrong(comparison)
     result = dict(result, comparison=comparison, latency=latency)
     if order.is_stand_in:

@@ -102,7 +102,8 @@ class FarSide:
         root = (Path(cache) if cache else Path.home() / ".cache") / "infc" / "remote"
         self.folder = root / header["key"]
         made = [str(p) for p in (self.folder, *self.folder.parents) if not p.exists()]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, exist_ok=True)  # the model is nobody else's business
         self._hold(header["token"])
         record = self.folder / ".made"
         if made and not record.exists():

@@ -117,6 +117,7 @@ def _options(address: Address) -> list[str]:
         "ForwardAgent": "no",
         "ClearAllForwardings": "yes",
         "PermitLocalCommand": "no",
+        "RemoteCommand": "none",
         "EscapeChar": "none",
     }
     if _asks():

@@ -6,8 +6,10 @@ What the other machine lacks is said by files that `command.py`, which every ses
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -138,11 +140,27 @@ class Loopback:
             time.sleep(0.05)
         raise AssertionError((self.folder / "sshd.log").read_text())
 
+    def cut(self) -> None:
+        """Kill what sshd has started for the connections there are."""
+        assert self._daemon is not None
+        for child in _children(self._daemon.pid):
+            os.kill(child, signal.SIGKILL)
+
     def stop(self) -> None:
         if self._daemon is not None:
             self._daemon.terminate()
             self._daemon.wait()
             self._daemon = None
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
 
 
 def _free_port() -> int:

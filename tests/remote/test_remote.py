@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -352,6 +353,25 @@ def test_an_old_python(bundle: Path, there: Loopback, tmp_path: Path) -> None:
     require_untouched(bundle, there)
 
 
+def test_the_oldest_python_that_will_do(bundle: Path, there: Loopback, tmp_path: Path) -> None:
+    """It lacks the library, and can say so."""
+    from infc.workers import interpreters
+
+    try:
+        python = interpreters.find("3.8").path
+    except InfcError:
+        pytest.skip("missing: Python 3.8")
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin" / "python3"
+    shim.write_text(f'#!/bin/sh\nexec {python} "$@"\n')
+    shim.chmod(0o755)
+    there.tell(path=f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    done = finish(bundle, there)
+    assert codes(done) == ["E514"]
+    assert "`tensorrt_rtx` cannot be imported" in done.document["diagnostics"][0]["message"]
+    require_untouched(bundle, there)
+
+
 def test_no_tensorrt(bundle: Path, there: Loopback) -> None:
     done = infc("finish", bundle, "--remote", there.url, "--json")
     assert done.status == 4
@@ -516,8 +536,61 @@ def test_ctrl_c_in_the_middle_of_the_build(bundle: Path, there: Loopback, tmp_pa
     process.communicate(timeout=60)
     assert process.returncode == 130
     require_untouched(bundle, there)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert str(there.cache) not in listed.stdout
+    assert str(there.cache) not in " ".join(commands())
+
+
+def commands() -> list[str]:
+    """Of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_a_connection_that_is_cut_while_it_builds(
+    bundle: Path, there: Loopback, tmp_path: Path
+) -> None:
+    """The build there ends with the connection, and is done again over the next one."""
+    (tmp_path / "slow_once.py").write_text(
+        "import pathlib, time\n"
+        f"marker = pathlib.Path({str(tmp_path / 'building')!r})\n"
+        "if not marker.exists():\n"
+        "    marker.touch()\n"
+        "    time.sleep(600)\n"
+        "from tensorrt_rtx import *\n"
+        "from tensorrt_rtx import __version__\n"
+    )
+    there.tell(pythonpath=tmp_path)
+    process = start(bundle, there, "--stand-in", "slow_once", "--json")
+    wait_for(tmp_path / "building")
+    there.cut()
+    out, errors = process.communicate(timeout=120)
+    assert "was lost; again in" in errors
+    assert [d["code"] for d in json.loads(out)["diagnostics"]] == ["E608"], errors
+    assert there.left_behind == []
+
+
+def test_another_infc_at_work_there(bundle: Path, there: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "slow_trt.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'building')!r}).touch()\n"
+        "time.sleep(600)\n"
+    )
+    there.tell(pythonpath=tmp_path)
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    process = start(bundle, there, "--stand-in", "slow_trt")
+    try:
+        wait_for(tmp_path / "building")
+        done = finish(other, there)
+        assert codes(done) == ["E514"]
+        assert (
+            "another infc is building the same there" in done.document["diagnostics"][0]["message"]
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    require_untouched(bundle, there)
 
 
 def test_a_machine_that_says_nothing_any_more(large_bundle: Path, there: Loopback) -> None:

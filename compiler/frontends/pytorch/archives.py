@@ -60,7 +60,7 @@ def load_exported(path: Path, allow_pickle: bool) -> Loaded:
     """A program of torch.export.
 
     Raises:
-        InfcError: E111 for a compiled package, E113, E114, E116, E117.
+        InfcError: E111 for operators that are not torch's, E113, E114, E116, E117.
     """
     import torch
 
@@ -71,18 +71,12 @@ def load_exported(path: Path, allow_pickle: bool) -> Loaded:
         programs = [*archive.under("models", ".json"), "serialized_exported_program.json"]
         programs = [name for name in programs if archive.has(name)]
         if not programs:
-            compiled = any("aotinductor" in name for name in archive.sizes)
-            what = (
-                "an AOTInductor package: compiled code, whose graph is not in it"
-                if compiled
-                else "a torch.export archive without a program"
-            )
-            help = "compile what it was made from: `torch.export.save(program, PATH)`"
-            raise fail("E111", f"`{path.name}` is {what}", help=help)
+            raise fail("E114", f"`{path.name}` is a torch.export archive without a program")
         for name in programs:
             program_files.require_plain(archive, name, path)
     with blamed("E114", f"`{path.name}` cannot be loaded", where=path.name):
         program = torch.export.load(path)
+        program._guards_code = []  # Python source; `module` would run it as checks of the inputs
         module = program.module(check_guards=False)
     args, kwargs = program.example_inputs or ((), {})
     return Loaded(module, Examples(tuple(args), dict(kwargs)), program)

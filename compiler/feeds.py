@@ -106,7 +106,8 @@ def random_tensor(
 ) -> Any:
     """Normal floats with a deviation of 2 ** `scale_log2`; integers and booleans are 0 or 1.
 
-    An integer `quantity` takes the whole range of its type.
+    An integer `quantity` takes the whole range of its type. The first of each row is 1: in a mask
+    that hides everything, what attention answers is 0, NaN or the mean, as each runtime likes.
     """
     import numpy as np
 
@@ -115,7 +116,10 @@ def random_tensor(
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if np.issubdtype(dtype, np.integer) or dtype == np.bool_:
-        return rng.integers(0, 2, shape).astype(dtype)
+        values = rng.integers(0, 2, shape)
+        if len(shape) > 1:
+            values[..., :1] = 1
+        return values.astype(dtype)
     normal = rng.standard_normal(shape).astype(np.float32) * np.float32(2.0**scale_log2)
     return normal.astype(dtype)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infc.frontends import containers
 from infc.frontends.importing import MODEL
 from infc.frontends.sniff import Kind
 from infc.frontends.tensorflow.runtime import start, versions
@@ -65,7 +66,7 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The action `import`, as `importing` defines it.
 
     Raises:
-        InfcError: E108, E110, E111, E113 to E115.
+        InfcError: E108, E110, E111, E113 to E117.
     """
     start()
     logging.basicConfig(level=logging.INFO)
@@ -75,6 +76,9 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     options = ImportOptions.from_json(said, allow_pickle=allow_pickle)
     path, home = Path(payload["path"]), Path(payload["home"])
     wanted = Wanted(path, Kind[payload["kind"]], options, specs, home)
+    if wanted.kind in (Kind.KERAS, Kind.HDF5):
+        # The driver did so too, but for the HDF5 in it where it has no h5py.
+        containers.require_sound(path, wanted.kind, allow_pickle=allow_pickle)
     from infc.frontends.tensorflow import exporting, interface, lite
 
     if wanted.kind is Kind.TFLITE:

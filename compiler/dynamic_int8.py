@@ -24,7 +24,8 @@ def lower(model: ir.Model, target: Target, keep_float: frozenset[str]) -> dict[s
     if declared is None:
         raise ValueError(f"`{target.back_end}` declares no DYNAMIC")
     record = quantize_dynamic(model, declared.form, keep_float)
-    if not record.quantized:
+    others, before, after = declared.also(model, keep_float) if declared.also else ((), 0, 0)
+    if not record.quantized and not others:
         reasons = dict.fromkeys(f"`{node}`: {why}" for node, why in record.kept[:5])
         raise fail(
             "E425",
@@ -33,11 +34,11 @@ def lower(model: ir.Model, target: Target, keep_float: frozenset[str]) -> dict[s
             help="it is for linear layers; `--precision int8 --calibration DATA` quantises "
             "convolutions too",
         )
-    before, after = record.weight_bytes
+    exact, rounded = record.weight_bytes
     return {
         "to": "int8",
         "form": declared.form,
-        "converted": len(record.quantized),
+        "converted": len(record.quantized) + len(others),
         "kept": [{"node": node, "reason": reason} for node, reason in record.kept],
-        "weight_bytes": {"before": before, "after": after},
+        "weight_bytes": {"before": exact + before, "after": rounded + after},
     }

@@ -3,10 +3,10 @@
     y = x W + b         ->   y = (q(x) - z) Wq  s(x) sw + b        "integer"
                         ->   y = x (Wq sw) + b                     "weights"
 
-of MatMul-13 and Gemm-13 with a constant, float32 W (K, N): Wq is int8, symmetric, with a scale sw for
-each of the N columns; s and z are those of DynamicQuantizeLinear-11, of the whole tensor x. Products
-of two activations stay in float. In the form "weights" the graph says nothing of x: its back end
-rounds it by itself.
+of MatMul-13 and Gemm-13 with a constant, float32 W (K, N): Wq is int8, symmetric, with a scale sw
+for each of the N columns; s and z are those of DynamicQuantizeLinear-11, of the whole tensor x.
+Products of two activations stay in float. In the form "weights" the graph says nothing of x: its
+back end rounds it by itself.
 
 Source: ONNX DynamicQuantizeLinear-11, MatMulInteger-10; the pattern is the one that
 onnxruntime.quantization.quantize_dynamic writes, and that ONNX Runtime makes one kernel of.
@@ -130,7 +130,7 @@ def _rewrite(node: ir.Node, state: _State) -> None:
             dtype=ir.DataType.FLOAT,
             shape=[int(n) for n in integers.shape or ()],
         )
-        product = _finish(node, "MatMul", [x, real], bias, edit)
+        _finish(node, "MatMul", [x, real], bias, edit)
     else:
         rounded, x_scale, x_zero = _activation(x, node, state)
         sums = edit.emit(
@@ -155,8 +155,7 @@ def _rewrite(node: ir.Node, state: _State) -> None:
             dtype=ir.DataType.FLOAT,
             shape=[int(n) for n in scale.shape or ()],
         )
-        product = _finish(node, "Mul", [real, both], bias, edit)
-    product.name = product.name
+        _finish(node, "Mul", [real, both], bias, edit)
 
 
 def _dims(value: ir.Value) -> list[int | str | None]:
@@ -169,14 +168,15 @@ def _finish(
     inputs: list[ir.Value | None],
     bias: ir.Value | None,
     edit: Edit,
-) -> ir.Value:
+) -> None:
     """Let what `node` gave be given by `op_type`, and an Add where there is a `bias`."""
     y = node.outputs[0]
     if bias is None:
-        return edit.replace(y, op_type, inputs, at=node)
+        edit.replace(y, op_type, inputs, at=node)
+        return
     shape = None if y.shape is None else _dims(y)
     product = edit.emit(op_type, inputs, at=node, dtype=ir.DataType.FLOAT, shape=shape)
-    return edit.replace(y, "Add", [product, bias], at=node)
+    edit.replace(y, "Add", [product, bias], at=node)
 
 
 def _activation(x: ir.Value, node: ir.Node, state: _State) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -201,7 +201,7 @@ def _activation(x: ir.Value, node: ir.Node, state: _State) -> tuple[ir.Value, ir
 
 
 def _matrix(node: ir.Node, turned: bool, state: _State) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """The weights (K, N) as int8, the scale (N,) of the columns, and their zero point, int8 (N,)."""
+    """The weights (K, N) as int8, the scale (N,) of the columns, their zero point, int8 (N,)."""
     value = node.inputs[1]
     tensor = weights(value)
     if value is None or tensor is None:

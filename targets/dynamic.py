@@ -11,16 +11,27 @@ One thread of an x86 CPU with AVX-512 VNNI, a BERT of four layers, width 384, 64
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from infc.targets import BackEnd
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True, slots=True)
 class Dynamic:
-    """`form` is how the graph is written (`infc.passes.dynamic_quantization.FORMS`)."""
+    """How the back end has it.
+
+    `form` is how linear layers are written (`infc.passes.dynamic_quantization.FORMS`). `also`
+    quantises what else it has kernels for, in place, but for the nodes in a set; it returns their
+    names, and the bytes of their weights before and after.
+    """
 
     form: str
+    also: Callable[[ir.Model, frozenset[str]], tuple[tuple[str, ...], int, int]] | None = None
 
 
 def dynamic_of(end: BackEnd) -> Dynamic | None:

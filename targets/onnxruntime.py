@@ -45,6 +45,7 @@ from infc.targets.arithmetic import Arithmetic
 from infc.targets.dynamic import Dynamic
 from infc.targets.onnxruntime_flatbuffer import canonicalize
 from infc.targets.onnxruntime_fusion import fuse_conv_activation
+from infc.targets.onnxruntime_recurrent import quantize_lstm
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,7 +64,7 @@ OPTIONS = {
 }
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC)
 ARITHMETIC = {Precision.FP16: Arithmetic(converts=False, stores="float16")}
-DYNAMIC = Dynamic("integer")
+DYNAMIC = Dynamic("integer", quantize_lstm)
 MIN_OPSET = 7
 SCHEME = schemes.ONNXRUNTIME
 THREADS = (1,)

@@ -6,7 +6,7 @@ graph, and turns the worker's answer into an `Artifact` or into diagnostics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,11 +129,13 @@ def build(
     scratch: Path,
     limits: WorkerLimits,
     calibration: Sequence[Path] = (),
+    tell: Callable[[str], None] | None = None,
 ) -> Artifact:
     """Build the artifact of the legalised `model` in the folder `output`.
 
     `signature` holds the inputs and the outputs; the worker's log goes to `scratch/log`.
     `calibration` are the tensor folders of samples, for a back end that quantises by itself.
+    `tell` is called with how far a worker is, where it says so.
 
     Raises:
         InfcError: E203 for every node the back end cannot take, E204, E5xx.
@@ -157,12 +159,23 @@ def build(
         job = workers.Call(
             module_of(end.NAME), action, payload, scratch / action, scratch / "log", what, place
         )
-        value = workers.call(job, limits)
+        value = workers.call(job, limits, _teller(tell) if tell else None)
         if value.get("unsupported"):
             raise unsupported(model, source_name, end, value["unsupported"])
     artifact = _artifact(value, end, output)
     sealing.close(output / artifact.entry, target)
     return artifact
+
+
+def _teller(tell: Callable[[str], None]) -> workers.Progress:
+    """Tells what a worker reports: `building: Timing tactics, 3 of 5`."""
+
+    def pass_on(reported: Mapping[str, Any]) -> None:
+        phase, done, total = (reported.get(key) for key in ("phase", "done", "total"))
+        if phase and total:
+            tell(f"building: {phase}, {done} of {total}")
+
+    return pass_on
 
 
 def check(

@@ -20,11 +20,16 @@ IO_TYPES = frozenset(
 
 
 def unsupported(model: ir.Model, release: str) -> list[Row]:
-    """Every node that the parser of `release` does not take, in graph order, bodies included."""
+    """Every node that the parser of `release` does not take, in graph order, bodies included.
+
+    Where the model's signature has types that no engine has, the nodes at its borders alone.
+    """
     from infc.passes.infer_shapes import InferShapes
 
     InferShapes()(model)
     found = interface(model)
+    if found:
+        return found
     for node in _nodes(model):
         reason = _reason(node, release, model.opset_imports.get("", 1))
         if reason:

@@ -40,8 +40,8 @@ CHECKPOINT_S = 10.0
 class Calibration:
     """`ranges`, and in `diagnostics` what is remarkable about the data and the tensors.
 
-    `resumed` is after how many samples an earlier run that was stopped was taken up; `cached`
-    says that nothing was run at all.
+    `resumed` is after how many samples an earlier run was taken up; `cached` says that the model
+    was not run at all.
     """
 
     ranges: Ranges
@@ -65,7 +65,7 @@ def calibrate(
     The float model runs in a worker, in the folder `scratch`. `progress` is called now and then
     with the samples done and how many there are (None: nobody knows). What was measured is kept
     in the cache under the content of model and data, and so is how far a run came that was
-    stopped.
+    stopped; a function's samples are known by their content once they are read.
 
     Raises:
         InfcError: E402 to E407 for the data, E411 for a tensor that is none of the model's, E412
@@ -75,14 +75,14 @@ def calibrate(
     from infc.calibration.ranges import load
 
     sha256, data = model_hash(model), samples.fingerprint
-    place = cache_folder() / "ranges" / _key(sha256, data, tensors) if data else None
-    cached = _cached(place) if place else None
+    place = cache_folder() / "ranges" / _key(sha256, data or samples.origin, tensors)
+    cached = _cached(place) if data else None
     if cached is not None:
         return cached
     observed = observe_in(model, tensors, scratch.resolve() / "observed.onnx")
     scratch.mkdir(parents=True, exist_ok=True)
     output = scratch / "ranges.json"
-    checkpoint = str(place.with_suffix(".partial")) if place else ""
+    checkpoint = str(place.with_suffix(".partial"))
     payload = {
         "observed": observed.to_json(),
         "sha256": sha256,
@@ -105,10 +105,13 @@ def calibrate(
         observed.weights.unlink(missing_ok=True)
     ranges = load(output)
     found = tuple(Diagnostic.from_json(row) for row in answer["diagnostics"])
-    if place:
+    if data:
         _keep(place, output, answer["diagnostics"])
         Path(checkpoint).unlink(missing_ok=True)
-    return Calibration(ranges, (*found, *ranges.findings()), answer["resumed"])
+    resumed = answer["resumed"]
+    # A function's samples are read in any case.
+    known = data is None and 0 < resumed == ranges.samples
+    return Calibration(ranges, (*found, *ranges.findings()), resumed, cached=known)
 
 
 def model_hash(model: ir.Model) -> str:

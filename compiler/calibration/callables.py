@@ -68,11 +68,21 @@ class Callable:
         if index == 0:
             raise fail("E407", "it yields no sample", where=self._called)
 
+    def repeats(self) -> bool:
+        """Whether it can be read again: it is no iterator, which ends once and for all.
+
+        Raises:
+            InfcError: E407 where the module cannot be imported.
+        """
+        with self._blamed():
+            found = self._found()
+            return callable(found) or not hasattr(found, "__next__")
+
     def digest(self, digest: Any, indices: Iterable[int]) -> bool:
         """Code may do what it likes."""
         return False
 
-    def _samples(self) -> Iterator[Any]:
+    def _found(self) -> Any:
         home = load_module(self._reference, self._folder)
         found = getattr(home, self._reference.name, None)
         if found is None:
@@ -82,6 +92,10 @@ class Callable:
                 where=self._called,
                 help=did_you_mean(self._reference.name, dir(home)),
             )
+        return found
+
+    def _samples(self) -> Iterator[Any]:
+        found = self._found()
         samples = found() if callable(found) else found
         if isinstance(samples, (Mapping, str, bytes)) or not isinstance(samples, Iterable):
             raise fail(

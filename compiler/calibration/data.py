@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.calibration import remarks
+from infc.calibration.callables import Callable
 from infc.calibration.discovery import find_source
 from infc.calibration.fitting import batch_size
 from infc.calibration.runs import Batcher, Sameness, samples_in
@@ -79,10 +80,7 @@ class Samples:
         """
         if self._fingerprint is None and self.count is not None:
             how = {
-                "format": FORMAT,
-                "kind": self.kind,
-                "preprocess": str(self._options.preprocess or ""),
-                "inputs": [spec.to_json() for spec in self._inputs],
+                **self._how(),
                 "runs": self.count,
                 "batch": self.batch,
             }
@@ -90,6 +88,26 @@ class Samples:
             if self._source.digest(digest, self._indices(0)):
                 self._fingerprint = digest.hexdigest()
         return self._fingerprint
+
+    @property
+    def origin(self) -> str:
+        """SHA-256 of where a function's samples come from, which does not tell what they are."""
+        options = self._options
+        place = str(self._folder), options.data, options.samples, options.batch
+        how = {**self._how(), "place": place}
+        return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
+
+    def _how(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "preprocess": str(self._options.preprocess or ""),
+            "inputs": [spec.to_json() for spec in self._inputs],
+        }
+
+    def repeats(self) -> bool:
+        """Whether the samples can be read a second time; the user's code may run for the answer."""
+        return not isinstance(self._source, Callable) or self._source.repeats()
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:

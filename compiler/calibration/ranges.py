@@ -56,6 +56,10 @@ class Ranges:
     samples: int
     tensors: Mapping[str, Statistics]
 
+    def emptied(self) -> Ranges:
+        """Those of no sample."""
+        return Ranges(self.model, "", 0, {})
+
     def choose(
         self,
         names: Iterable[str],

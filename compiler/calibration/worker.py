@@ -9,14 +9,16 @@ resumed gives the same bytes as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import itertools
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from infc.workers.protocol import report
 if TYPE_CHECKING:
     import numpy as np
 
+    from infc.calibration.data import Samples
     from infc.calibration.observed import Observed
     from infc.calibration.observers import Statistics
     from infc.calibration.ranges import Ranges
@@ -59,19 +62,40 @@ def calibrate(payload: Mapping[str, Any]) -> dict[str, Any]:
 
     samples = reopen(payload["samples"])
     kept = Kept(payload["checkpoint"], payload["checkpoint_s"])
-    ranges = kept.load(payload["sha256"], payload["data"])
+    known = kept.load(payload["sha256"], payload["data"])
+    ranges, feeds, digests = start_of(samples, known, payload["data"])
     start = ranges.samples
-    run = open_model(Observed.from_json(payload["observed"]))
     progress = Reported(samples.count)
-    for found in in_order(run, samples.start(start), start):
-        ranges = grown(ranges, found)
-        progress(ranges.samples)
-        kept.save(ranges)
+    feed = next(feeds, None)
+    if feed is not None:
+        run = open_model(Observed.from_json(payload["observed"]))
+        for found in in_order(run, itertools.chain([feed], feeds), start):
+            ranges = grown(ranges, found)
+            progress(ranges.samples)
+            kept.save(ranges, digests)
+    if digests is not None:
+        ranges = kept.save(ranges, digests, now=True)
     Path(payload["output"]).write_text(ranges.dump(), encoding="utf-8")
     return {"resumed": start, "diagnostics": [d.to_json() for d in samples.warnings]}
 
 
 ACTIONS = {"calibrate": calibrate}
+
+
+def start_of(
+    samples: Samples, known: Checkpoint, data: str
+) -> tuple[Ranges, Iterator[Tensors], list[str] | None]:
+    """The ranges to go on from, the samples that are still to be run, and the digests of all.
+
+    There are digests, which grow with the samples, where no fingerprint `data` tells what they are.
+    """
+    from infc.calibration.repetition import Repetition
+
+    if data:
+        return known.ranges, samples.start(known.ranges.samples), None
+    again = Repetition(lambda: samples.start(0), known.digests if samples.repeats() else ())
+    done, rest = again.rest()
+    return known.ranges if done else known.ranges.emptied(), rest, again.digests
 
 
 def in_order(run: Run, feeds: Iterable[Tensors], start: int) -> Iterator[Found]:
@@ -184,6 +208,14 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     return np.frombuffer(memory, dtype).reshape(shape)
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The ranges of an earlier run, and of its samples the digests where only they tell them."""
+
+    ranges: Ranges
+    digests: Sequence[str]
+
+
 @dataclass(slots=True)
 class Kept:
     """The ranges of the samples so far, in the file `path`, at most every `every_s` seconds."""
@@ -192,30 +224,60 @@ class Kept:
     every_s: float
     _saved: float = field(default_factory=time.monotonic)
 
-    def load(self, model: str, data: str) -> Ranges:
-        """Those that are there, if they are of this model and data, else empty ones."""
+    def load(self, model: str, data: str) -> Checkpoint:
+        """Those that are there, if they are of this model and data, else empty ones.
+
+        Without `data` they are of the samples whose digests lie beside them.
+        """
         from infc.calibration.ranges import Ranges, load
+        from infc.calibration.repetition import fingerprint_of
 
         if self.path and Path(self.path).exists():
-            try:
-                found = load(Path(self.path))
-                if (found.model, found.data) == (model, data):
-                    return found
-            except InfcError:  # damaged: as good as none
-                pass
-        return Ranges(model, data, 0, {})
+            # What is damaged is as good as not there.
+            with contextlib.suppress(InfcError, OSError, ValueError):
+                found, digests = load(Path(self.path)), []
+                if not data:
+                    digests = Path(self.digests).read_text(encoding="ascii").split()
+                wanted = data or fingerprint_of(digests)
+                fits = data or len(digests) == found.samples
+                if fits and (found.model, found.data) == (model, wanted):
+                    return Checkpoint(found, digests)
+        return Checkpoint(Ranges(model, data, 0, {}), [])
 
-    def save(self, ranges: Ranges) -> None:
-        """Replace the file in one rename, if it is time; a full disk costs no more than that."""
-        now = time.monotonic()
-        if not self.path or now - self._saved < self.every_s:
+    @property
+    def digests(self) -> str:
+        """The file of the samples' digests."""
+        return f"{self.path}.samples"
+
+    def save(
+        self, ranges: Ranges, digests: Sequence[str] | None = None, *, now: bool = False
+    ) -> Ranges:
+        """Replace the files, each in one rename, if it is time, or `now`; return the ranges.
+
+        `digests` are those of the samples, of which more may have been read than were measured. A
+        full disk costs no more than that.
+        """
+        from infc.calibration.repetition import fingerprint_of
+
+        time_s = time.monotonic()
+        if not now and (not self.path or time_s - self._saved < self.every_s):
+            return ranges
+        self._saved = time_s
+        if digests is not None:
+            done = digests[: ranges.samples]
+            ranges = replace(ranges, data=fingerprint_of(done))
+            self._write(self.digests, "\n".join(done))
+        self._write(self.path, ranges.dump())
+        return ranges
+
+    def _write(self, path: str, text: str) -> None:
+        if not self.path:
             return
-        self._saved = now
-        partial = Path(f"{self.path}.{os.getpid()}")
+        partial = Path(f"{path}.{os.getpid()}")
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(ranges.dump(), encoding="utf-8")
-            partial.replace(self.path)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
         except OSError:
             partial.unlink(missing_ok=True)
 

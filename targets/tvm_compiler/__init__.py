@@ -1,0 +1,37 @@
+"""From a lowered ONNX file to a static plan of kernels for one processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infc.targets.tvm_compiler.cpus import Cpu
+    from infc.targets.tvm_compiler.plan import Plan
+
+
+def compile_model(path: Path, cpu: Cpu) -> Plan:
+    """The plan of the model in `path`, whose shapes are fixed.
+
+    Raises:
+        UnplannedError: a shape that depends on values, or control flow.
+    """
+    import onnx
+    import tvm
+    from tvm.relax import transform
+
+    from infc.targets.tvm_compiler.importing import import_model
+    from infc.targets.tvm_compiler.kernels import kernels
+    from infc.targets.tvm_compiler.plan import plan
+
+    module = kernels(import_model(onnx.load(str(path)), cpu), cpu)
+    with tvm.target.Target(cpu.target()):
+        planned = tvm.transform.Sequential(
+            [
+                transform.ToNonDataflow(),
+                transform.RemovePurityChecking(),
+                transform.CallTIRRewrite(),
+                transform.StaticPlanBlockMemory(),
+            ]
+        )(module)
+    return plan(planned)

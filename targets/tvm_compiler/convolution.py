@@ -1,0 +1,90 @@
+"""Convolution in channels-last order, as TVM's tensor expressions.
+
+    conv[n, o..., c] = sum over k..., i:  x[n, o * stride + k * dilation, g * I + i] * w[k..., i, c]
+
+`x`: (N, spatial..., C); `w`: (kernel..., C / groups, O). `g` is the group that `c` belongs to.
+
+The last spatial dimension is computed up to a multiple of `tile`, and cropped where it is read, so
+that a register tile is always full; the padding of `x` grows for that. Source: ONNX Conv, opset 11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How a kernel moves: one number for each spatial dimension; padding before and after."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def output(self, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
+        """The spatial sizes of what is computed from `sizes`."""
+        rows = zip(
+            sizes, kernel, self.strides, self.dilations, self.before, self.after, strict=True
+        )
+        return tuple((n + b + a - (k - 1) * d - 1) // s + 1 for n, k, s, d, b, a in rows)
+
+
+def conv(x: Any, w: Any, window: Window, groups: int, tile: int) -> Any:
+    """The tensor expression; all sizes are fixed."""
+    from tvm import te, tirx
+
+    rank = len(window.strides)
+    kernel = [int(n) for n in w.shape[:rank]]
+    per_group_in, channels_out = int(w.shape[rank]), int(w.shape[rank + 1])
+    per_group_out = channels_out // groups
+    sizes = window.output([int(n) for n in x.shape[1:-1]], kernel)
+    computed = (*sizes[:-1], -(-sizes[-1] // tile) * tile)
+    padded = pad(x, window, computed, kernel)
+    ks = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(kernel)]
+    ci = te.reduce_axis((0, per_group_in), name="ci")
+
+    def element(*at: Any) -> Any:
+        n, *spatial, c = at
+        rows = zip(spatial, ks, window.strides, window.dilations, strict=True)
+        places = [o * s + k * d for o, k, s, d in rows]
+        if groups == 1:
+            channel = ci
+        elif per_group_in == per_group_out == 1:
+            channel = c
+        else:
+            channel = tirx.indexdiv(c, per_group_out) * per_group_in + ci
+        return te.sum(padded[(n, *places, channel)] * w[(*ks, ci, c)], axis=[*ks, ci])
+
+    batch = int(x.shape[0])
+    whole = te.compute((batch, *computed, channels_out), element, name="conv")
+    if computed == sizes:
+        return whole
+    return te.compute((batch, *sizes, channels_out), lambda *at: whole[at], name="crop")
+
+
+def pad(x: Any, window: Window, computed: Sequence[int], kernel: Sequence[int]) -> Any:
+    """`x` with zeros around it, as far as computing `computed` reads; `x` itself where none are."""
+    from tvm import te, tirx
+
+    sizes = [int(n) for n in x.shape[1:-1]]
+    rows = zip(computed, kernel, window.strides, window.dilations, strict=True)
+    extents = [(o - 1) * s + (k - 1) * d + 1 for o, k, s, d in rows]
+    if not any(window.before) and all(e <= n for e, n in zip(extents, sizes, strict=True)):
+        return x
+    zero = tirx.const(0, x.dtype)
+
+    def element(*at: Any) -> Any:
+        n, *spatial, c = at
+        inside = [p - b for p, b in zip(spatial, window.before, strict=True)]
+        tests = []
+        for place, size, begin, extent in zip(inside, sizes, window.before, extents, strict=True):
+            if begin:
+                tests.append(place >= 0)
+            if extent - begin > size:
+                tests.append(place < size)
+        return tirx.if_then_else(tirx.all(*tests), x[(n, *inside, c)], zero)
+
+    return te.compute((x.shape[0], *extents, x.shape[-1]), element, name="pad")

@@ -1,0 +1,123 @@
+"""What a processor is to the schedules: vector width, cores, and TVM's name for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """A processor.
+
+    `triple`, `mcpu` and `features` (`+neon`) are LLVM's. `vector_bytes` is the width of a vector
+    register, `registers` how many there are, `cores` how many cores run a model.
+    """
+
+    triple: str
+    mcpu: str
+    features: tuple[str, ...] = ()
+    vector_bytes: int = 16
+    registers: int = 16
+    cores: int = 1
+    options: Mapping[str, str] | None = None
+
+    def lanes(self, dtype_bytes: int) -> int:
+        """Elements in a vector register."""
+        return max(1, self.vector_bytes // dtype_bytes)
+
+    def target(self) -> dict[str, Any]:
+        """TVM's target, as `tvm.target.Target` takes it."""
+        found: dict[str, Any] = {
+            "kind": "llvm",
+            "mtriple": self.triple,
+            "mcpu": self.mcpu,
+            "num-cores": self.cores,
+        }
+        if self.features:
+            found["mattr"] = list(self.features)
+        return {**found, **(self.options or {})}
+
+
+def _x86(mcpu: str, vector_bytes: int, registers: int) -> Cpu:
+    return Cpu("x86_64-linux-gnu", mcpu, (), vector_bytes, registers, 4)
+
+
+def _arm64(mcpu: str, cores: int, *features: str) -> Cpu:
+    return Cpu("aarch64-linux-gnu", mcpu, features, 16, 32, cores)
+
+
+HOST = "host"
+CPUS = {
+    "x86-64-v2": _x86("x86-64-v2", 16, 16),
+    "x86-64-v3": _x86("x86-64-v3", 32, 16),
+    "x86-64-v4": _x86("x86-64-v4", 64, 32),
+    "cortex-a53": _arm64("cortex-a53", 4),
+    "cortex-a55": _arm64("cortex-a55", 4),
+    "cortex-a72": _arm64("cortex-a72", 4),
+    "cortex-a76": _arm64("cortex-a76", 4),
+    "cortex-a78": _arm64("cortex-a78", 4),
+    "neoverse-n1": _arm64("neoverse-n1", 4),
+    "neoverse-v2": _arm64("neoverse-v2", 4),
+}
+"""Processors by name; LLVM's names for them."""
+
+_LEVELS = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"),
+    "x86-64-v2": ("cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"),
+}
+"""x86-64's levels, and what Linux calls that which each adds. Source: the x86-64 psABI."""
+_BEYOND = {"avx512_vnni": "+avx512vnni", "avx512_bf16": "+avx512bf16", "asimddp": "+dotprod"}
+"""What no level has: what Linux calls it, and what LLVM does."""
+
+
+class UnknownCpuError(Exception):
+    """This machine's processor is of no kind that kernels can be made for."""
+
+
+def host() -> Cpu:
+    """This machine: the highest level that it has, and what it has beyond.
+
+    Raises:
+        UnknownCpuError: a processor that is neither x86-64 nor aarch64.
+    """
+    return cpu_of(platform.machine(), _flags(), len(os.sched_getaffinity(0)))
+
+
+def cpu_of(machine: str, flags: Collection[str], cores: int) -> Cpu:
+    """The processor of a machine with these flags in /proc/cpuinfo.
+
+    Raises:
+        UnknownCpuError: it is neither x86-64 nor aarch64.
+    """
+    beyond = tuple(name for flag, name in _BEYOND.items() if flag in flags)
+    if machine == "aarch64":
+        return Cpu("aarch64-linux-gnu", "generic", beyond, 16, 32, cores)
+    if machine != "x86_64":
+        raise UnknownCpuError(f"no kernels can be made for this machine ({machine})")
+    missing = [
+        level for level, names in _LEVELS.items() if not all(name in flags for name in names)
+    ]
+    for level in _LEVELS:
+        above = list(_LEVELS)[list(_LEVELS).index(level) :]
+        if not any(name in missing for name in above):
+            return replace(CPUS[level], features=beyond, cores=cores)
+    return Cpu("x86_64-linux-gnu", "x86-64", (), 16, 16, cores)
+
+
+def _flags() -> frozenset[str]:
+    """What Linux says that the processor can do."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        name, _, words = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(words.split())
+    return frozenset()

@@ -82,6 +82,9 @@ class FarSide:
                 self.send({"error": error.document})
             except OSError as error:
                 self.send({"error": self._described(error)})
+            except Exception as error:
+                message = f"{type(error).__name__}: {error}"
+                self.send({"error": {"kind": "crashed", "message": message}})
             else:
                 self.send(answer)
 
@@ -228,7 +231,7 @@ class FarSide:
         except (OSError, ValueError):
             made = []
         shutil.rmtree(str(self.folder), ignore_errors=True)
-        for folder in (*self.folder.parents[:2], *map(Path, made)):
+        for folder in (*list(self.folder.parents)[:2], *map(Path, made)):
             with contextlib.suppress(OSError):  # not empty: somebody else's, too
                 folder.rmdir()
         return {"ok": not self.folder.exists()}

@@ -23,6 +23,7 @@ from infc import building, comparison, trtexec
 from infc.bundle import MANIFEST, Bundle, sha256_of
 from infc.comparison import THRESHOLDS
 from infc.diagnostics import InfcError, fail
+from infc.formatting import format_requirements
 from infc.loaders.recipe import Recipe, recipe_of
 from infc.loaders.rendering import fill
 from infc.request import Precision, Request, WorkerLimits
@@ -188,7 +189,7 @@ def write_kit(
     copy_package(finished)
     values = {
         "name": name,
-        "needs": _needs(section["requires"]),
+        "needs": format_requirements(section["requires"]),
         "entry": f"model/{ENGINE}",
         "verified": bool(limits),
         **section,
@@ -199,14 +200,6 @@ def write_kit(
     program.write_text(fill("finish/finish.sh.j2", values), encoding="utf-8")
     program.chmod(0o755)
     return section
-
-
-def _needs(requires: Mapping[str, Any]) -> str:
-    """What a device has to have, in words."""
-    release, capabilities = requires["release"], requires["compute_capabilities"]
-    major = release.partition(".")[0]
-    library = f"TensorRT {release} or a later {major}.x" if release else "TensorRT"
-    return f"{library} and a GPU" + (f" of {' or '.join(capabilities)}" if capabilities else "")
 
 
 def _ability(target: Target) -> Deferring:

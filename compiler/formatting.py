@@ -86,3 +86,11 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "", right: Sequence[
         ]
         lines.append((indent + "  ".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def format_requirements(requires: Mapping[str, Any]) -> str:
+    """What a device has to have that an engine is built on: `on_device.requires` in words."""
+    release, capabilities = requires["release"], requires["compute_capabilities"]
+    major = release.partition(".")[0]
+    library = f"TensorRT {release} or a later {major}.x" if release else "TensorRT"
+    return f"{library} and a GPU" + (f" of {' or '.join(capabilities)}" if capabilities else "")

@@ -19,6 +19,7 @@ from infc.formatting import (
     count,
     format_bytes,
     format_error,
+    format_requirements,
     format_shape,
     format_sqnr,
     listed,
@@ -128,14 +129,13 @@ def _deferred_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     """Of a bundle whose engine is still to be built: why, where and how."""
     target, how, artifact = manifest["target"], manifest["on_device"], manifest["artifact"]
     size = sum(manifest["files"][file]["bytes"] for file in artifact["files"])
-    needs, path = how["requires"], shlex.quote(str(row.bundle))
-    capabilities = " or ".join(needs["compute_capabilities"]) or "the target's"
+    path = shlex.quote(str(row.bundle))
     lines = [
         ("engine", f"to be built on the device, {target['precision']}: {how['reason']}"),
         ("graph", f"{how['graph']}, {format_bytes(size)}"),
         ("nodes", _nodes(result)),
         ("verified", verdict(manifest["verification"])),
-        ("needs", f"TensorRT {needs['release']} or later, a GPU of {capabilities}"),
+        ("needs", format_requirements(how["requires"])),
         ("next", f"on the device: {path}/finish"),
         ("", f"or from here: infc finish {path} --remote ssh://user@host"),
     ]

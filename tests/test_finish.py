@@ -86,7 +86,7 @@ def test_compile_says_where_the_engine_will_be_built_and_how(compiled: Done) -> 
     assert lines[0].endswith("  deferred")
     text = "\n".join(lines)
     assert "to be built on the device, fp16: " in text
-    assert "TensorRT 10.3 or later, a GPU of sm87" in text
+    assert "TensorRT 10.3 or a later 10.x and a GPU of sm87" in text
     assert "/finish" in text
     assert "--remote ssh://" in text
     assert compiled.err == ""

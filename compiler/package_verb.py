@@ -46,9 +46,7 @@ def require_servable(rest: Mapping[str, Any], targets: Sequence[str]) -> None:
     """
     if rest["package"] is None:
         if rest["repository"] is not None:
-            raise fail(
-                "E110", "`--repository` says where `--package` goes", help="`--package triton`"
-            )
+            raise fail("E110", "`--repository` is for `--package`", help="add `--package triton`")
         return
     from infc import packaging
     from infc.targets import look_up

@@ -8,7 +8,7 @@ README.md in this folder says what is decided, and how.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from infc.bundle import Bundle
 from infc.deferral import require_finished
 from infc.diagnostics import fail
 from infc.packaging import repository, warmup
-from infc.packaging.adding import digests, publish, shared
+from infc.packaging.adding import digests, publish
 from infc.packaging.config import ModelConfig
+from infc.packaging.fitting import require_batches, require_same
 from infc.packaging.interface import interface_of
 from infc.packaging.repository import Record
 from infc.packaging.serving import Serving, require_types, serving_of
@@ -76,10 +77,12 @@ def package(
     with repository.locked(destination):
         model = destination / model_name
         record = repository.read_record(model)
-        made = _configured(subject, target, serving, model_name, _settled(settings, record))
+        older = Settings.from_json(record.settings) if record is not None else Settings()
+        kept = record.max_batch if record is not None else None
+        made = _configured(subject, target, serving, model_name, settings.over(older), kept)
         if record is not None:
-            _require_same(model, record, made)
-            _require_batches(record, made)
+            require_same(model, record, made)
+            require_batches(record, made)
         known = _known(model, record, subject) if record is not None else None
         number = known if known and version in (None, known) else _number(model, version)
         with bundle.staging(repository.stage_folder(destination)) as stage:
@@ -126,16 +129,6 @@ def require_servable(targets: Sequence[Target]) -> None:
         serving_of(target)
 
 
-def _settled(settings: Settings, record: Record | None) -> Settings:
-    """What the user says now, else said before; a greatest batch that is there stays."""
-    if record is None:
-        return settings
-    settled = settings.over(Settings.from_json(record.settings))
-    if settled.max_batch is not None:
-        return settled
-    return replace(settled, max_batch=int(record.max_batch))
-
-
 def _name(name: str) -> str:
     """The model's name, which is that of a folder.
 
@@ -148,15 +141,20 @@ def _name(name: str) -> str:
 
 
 def _configured(
-    subject: Bundle, target: Target, serving: Serving, name: str, settings: Settings
+    subject: Bundle,
+    target: Target,
+    serving: Serving,
+    name: str,
+    settings: Settings,
+    kept: int | None,
 ) -> ModelConfig:
-    """The configuration of the model with this bundle as a version.
+    """The configuration of the model with this bundle as a version; `kept` is its batch so far.
 
     Raises:
         InfcError: E708.
     """
     _require_settings(serving, settings)
-    interface = interface_of(subject, serving, settings.max_batch)
+    interface = interface_of(subject, serving, settings.max_batch, kept)
     for size in settings.preferred_batch or ():
         if size > interface.max_batch:
             raise fail(
@@ -209,49 +207,6 @@ def _profiles(subject: Bundle, target: Target) -> int:
     return max((len(row.get("profiles", ())) for row in rows), default=0)
 
 
-def _require_same(model: Path, record: Record, made: ModelConfig) -> None:
-    """Refuse a version that the configuration of the others does not fit.
-
-    Raises:
-        InfcError: E709.
-    """
-    now = shared(made)
-    differing = [key for key, value in now.items() if record.interface.get(key) != value]
-    if not differing:
-        return
-    rows = [f"{k}: {_told(record.interface.get(k))}, and now {_told(now[k])}" for k in differing]
-    raise fail(
-        "E709",
-        f"`{model}` differs from what is to be its next version, and versions share everything "
-        "but the artifact",
-        notes=rows,
-        help="give the model another name with `--name`",
-    )
-
-
-def _require_batches(record: Record, made: ModelConfig) -> None:
-    """Refuse a greatest batch that a version which is there does not take.
-
-    Raises:
-        InfcError: E709.
-    """
-    for number, row in record.versions.items():
-        limit = row.get("batch_limit")
-        if limit is not None and made.interface.max_batch > limit:
-            raise fail(
-                "E709",
-                f"version {number} takes batches up to {limit}, not {made.interface.max_batch}",
-                help=f"`--max-batch-size {limit}`, or another name with `--name`",
-            )
-
-
-def _told(value: Any) -> str:
-    """A part of the record in words."""
-    if isinstance(value, list):
-        return ", ".join(f"{t['name']} {t['data_type']}{list(t['dims'])}" for t in value) or "none"
-    return str(value) if value not in ("", {}, None) else "none"
-
-
 def _known(model: Path, record: Record, subject: Bundle) -> int | None:
     """The version that holds this very artifact; None where none does."""
     wanted, there = sorted(digests(subject).values()), repository.present(model)
@@ -288,9 +243,10 @@ def _result(
     changed: bool,
 ) -> Packaged:
     remarks = []
-    verdict = subject.manifest["verification"]["verdict"]
-    if verdict != "passed":
-        remarks.append(f"nothing proves that the artifact answers as its source ({verdict})")
+    proof = subject.manifest["verification"]
+    if proof["verdict"] != "passed":
+        why = f"{proof['verdict']}: {proof['reason']}" if "reason" in proof else proof["verdict"]
+        remarks.append(f"nothing proves that the artifact answers as its source ({why})")
     options = subject.manifest["target"]["options"]
     if made.serving.backend == "tensorrt" and options.get("version-compatible") == "on":
         remarks.append("start the server with --backend-config=tensorrt,version-compatible=true")

@@ -55,8 +55,12 @@ class Interface:
     limit: int | None = None
 
 
-def interface_of(bundle: Bundle, serving: Serving, max_batch: int | None) -> Interface:
+def interface_of(
+    bundle: Bundle, serving: Serving, max_batch: int | None, kept: int | None = None
+) -> Interface:
     """The interface of `bundle`; `max_batch` is what the user wants, None for what there is.
+
+    Then it is `kept`, that of the versions which are there, where the artifact takes it.
 
     Raises:
         InfcError: E708 for what Triton cannot express, or a batch that the artifact cannot take.
@@ -66,6 +70,8 @@ def interface_of(bundle: Bundle, serving: Serving, max_batch: int | None) -> Int
     batch = (high or DEFAULT_BATCH if low <= 1 else 0) if batches else 0
     if max_batch is not None:
         batch = max_batch
+    elif kept is not None and (not kept or (low <= kept and (high is None or kept <= high))):
+        batch = kept
     if batch and not batches:
         raise fail(
             "E708",

@@ -26,7 +26,7 @@ from conftest import ROOT
 import infc as api
 from infc import deferral, report, verification
 from infc.bundle import open_bundle, sha256_of
-from infc.device import completing, producing
+from infc.device import completing, producing, trtexec
 from infc.device.device_error import DeviceError
 from infc.diagnostics import InfcError
 
@@ -530,6 +530,87 @@ def test_a_wrong_release_and_a_missing_gpu_end_to_end(
         assert done.returncode == 4
         assert expected in done.stderr
         assert manifest_of(bundle)["state"] == "deferred"
+
+
+# trtexec
+
+TRTEXEC = """\
+#!{python}
+# Takes trtexec's options, says its version as it does, and builds with the library that stands in.
+import importlib.util, json, sys
+number = 100300
+print(f"&&&& RUNNING TensorRT.trtexec [TensorRT v{{number}}] # trtexec", *sys.argv[1:], flush=True)
+given = dict(word.partition("=")[::2] for word in sys.argv[1:])
+if "--help" in given:
+    sys.exit(0)
+known = {known!r}
+unknown = [word for word in given if word not in known]
+if unknown:
+    sys.exit("Unknown option: " + ", ".join(unknown))
+import tensorrt_rtx
+spec = importlib.util.spec_from_file_location("b", {builder!r})
+builder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(builder)
+row = {{"name": "image", "dtype": "float32", "shape": [-1, 1, 8, 8]}}
+shapes = [given["--" + k + "Shapes"].partition(":")[2].split("x") for k in ("min", "opt", "max")]
+row["profiles"] = [[[int(n) for n in shape] for shape in shapes]]
+spec = {{"inputs": [row], "precision": "fp16", "compute_capabilities": []}}
+builder.build(tensorrt_rtx, spec, given["--onnx"], given["--saveEngine"], None)
+print("&&&& PASSED TensorRT.trtexec")
+"""
+OPTIONS_OF_TRTEXEC = (
+    *("--onnx", "--saveEngine", "--stronglyTyped", "--minShapes", "--optShapes", "--maxShapes"),
+    *("--timingCacheFile", "--noTF32", "--profilingVerbosity", "--skipInference", "--help"),
+)
+
+
+@pytest.fixture
+def program(tmp_path: Path, library: None) -> str:
+    path = tmp_path / "trtexec"
+    builder = str(ROOT / "targets" / "tensorrt_builder.py")
+    path.write_text(
+        TRTEXEC.format(python=sys.executable, known=OPTIONS_OF_TRTEXEC, builder=builder)
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_trtexec_builds_what_its_line_says(bundle: Path, program: str, tmp_path: Path) -> None:
+    """The line in the manifest, with the paths of the workshop."""
+    line = order(bundle).how["trtexec"]["10"]
+    places = {
+        "--onnx": str(bundle / "model" / "model.onnx"),
+        "--saveEngine": str(tmp_path / "a plan"),
+        "--timingCacheFile": str(tmp_path / "timing.cache"),
+    }
+    said: list[str] = []
+    facts = trtexec.build(program, line, places, said.append, 60)
+    assert facts["bytes"] == (tmp_path / "a plan").stat().st_size
+    assert "&&&& PASSED TensorRT.trtexec" in said
+    assert (tmp_path / "a plan").read_bytes()[:4] == b"vtrt"
+    with pytest.raises(DeviceError, match="status 1") as caught:
+        trtexec.build(program, line + " --no-such-option", places, said.append, 60)
+    assert "Unknown option: --no-such-option" in caught.value.details
+
+
+@pytest.mark.parametrize(
+    ("number", "version"), [("100300", "10.3.0"), ("101601", "10.16.1"), ("8601", "8.6.1")]
+)
+def test_the_release_that_trtexec_says(program: str, number: str, version: str) -> None:
+    path = Path(program)
+    path.write_text(path.read_text().replace("number = 100300", f"number = {number}"))
+    assert trtexec.version_of(program) == version
+
+
+def test_without_python_module_trtexec_is_asked(
+    bundle: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as that goes without a GPU, which it does not build without either."""
+    monkeypatch.setenv("PATH", f"{Path(program).parent}:{os.environ['PATH']}")
+    done = finish(bundle)
+    assert done.returncode == 4
+    assert f"there is no Python module `tensorrt`: {program} builds" in done.stderr
+    assert "there is no GPU to build the engine on" in done.stderr
 
 
 # The verdict, where the engine can be run

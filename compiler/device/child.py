@@ -72,6 +72,11 @@ def _probe(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     return {"version": str(trt.__version__), "gpu": builder.probe()}
 
 
+def _gpu(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The first GPU, where there is no library."""
+    return {"gpu": builder.probe()}
+
+
 def _build(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     """Build the engine; its progress goes to the log."""
     trt = importlib.import_module(request["module"])
@@ -112,6 +117,7 @@ def _run(builder: Any, request: Mapping[str, Any]) -> dict[str, Any]:
 
 ACTIONS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     "probe": _probe,
+    "gpu": _gpu,
     "build": _build,
     "run": _run,
 }

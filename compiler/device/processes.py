@@ -62,6 +62,7 @@ def call(
 
 _WHAT = {
     "probe": "looking at the library and the GPU",
+    "gpu": "looking at the GPU",
     "build": "building the engine",
     "run": "running the engine",
 }

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import comparing, processes
+from . import comparing, processes, trtexec
 from .device_error import DeviceError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
     order.workshop.mkdir(parents=True, exist_ok=True)
     machine = look_around(order, log)
     key = _key(order, machine)
-    facts = _build(order, key, log)
+    facts = _build(order, key, log, machine.get("trtexec"))
     result = {
         "key": key,
         "facts": facts,
@@ -114,6 +114,9 @@ def produce(order: Order, log: Log) -> dict[str, Any]:
         return dict(result, verdict=verdict, reason="the bundle keeps no answers to compare with")
     if not order.verify:
         return dict(result, reason="left out by the user")
+    if "trtexec" in machine:
+        reason = f"trtexec built it, and there is no Python module `{order.module}` to run it with"
+        return dict(result, reason=reason)
     if result["gpu"] is None:
         return dict(result, reason="; ".join([*instead, machine["gpu"]["reason"]]))
     comparison, latency = _verify(order, sets, log)
@@ -138,9 +141,14 @@ def look_around(order: Order, log: Log) -> dict[str, Any]:
     except DeviceError as error:
         if error.kind != "machine":
             raise
-        help = "install the library, or see BUILD.md for trtexec"
-        message = f"Python's module `{order.module}` cannot be imported here: {error.message}"
-        raise DeviceError("machine", message, help, error.details) from error
+        program = None if order.is_stand_in else trtexec.find()
+        if program is None:
+            help = "install it with TensorRT; trtexec will do where that is not to be had"
+            message = f"Python's module `{order.module}` cannot be imported here: {error.message}"
+            raise DeviceError("machine", message, help, error.details) from error
+        log(f"there is no Python module `{order.module}`: {program} builds")
+        seen = processes.call("gpu", asked, order.workshop, log, order.timeout_s)
+        found = {**seen, "version": trtexec.version_of(program), "trtexec": program}
     if not order.is_stand_in:
         require_release(order, found["version"])
         require_gpu(order, found["gpu"])
@@ -196,8 +204,11 @@ def _sm(capability: Any) -> str:
     return "sm" + re.sub(r"\D", "", text)
 
 
-def _build(order: Order, key: str, log: Log) -> dict[str, Any]:
-    """Build the engine, unless the workshop has it already; the builder's facts."""
+def _build(order: Order, key: str, log: Log, program: str | None) -> dict[str, Any]:
+    """Build the engine, unless the workshop has it already; the builder's facts.
+
+    `program` is trtexec, where that builds.
+    """
     plan, record = order.workshop / PLAN, order.workshop / BUILT
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
@@ -215,7 +226,18 @@ def _build(order: Order, key: str, log: Log) -> dict[str, Any]:
         "engine": str((order.workshop / PLAN).resolve()),
         "timing_cache": str((order.workshop / TIMING_CACHE).resolve()),
     }
-    facts = processes.call("build", request, order.workshop, log, order.timeout_s)
+    if program is None:
+        facts = processes.call("build", request, order.workshop, log, order.timeout_s)
+    else:
+        version = trtexec.version_of(program)
+        places = {
+            "--onnx": request["graph"],
+            "--saveEngine": request["engine"],
+            "--timingCacheFile": request["timing_cache"],
+        }
+        line = order.how["trtexec"][version.partition(".")[0]]
+        facts = trtexec.build(program, line, places, log, order.timeout_s)
+        facts.update(sha256=sha256_of(plan), module=order.module, version=version)
     record.write_text(json.dumps({"key": key, "facts": facts}), encoding="utf-8")
     return facts
 

@@ -62,7 +62,7 @@ def program_of(model: Any, path: Path) -> Program:
             help="call it once before it is saved, or give its first layer an `Input(shape)`",
         )
     inputs = model.inputs
-    names = unique([value.name for value in inputs])
+    names = _keys(model, "input") or unique([value.name for value in inputs])
     ports = tuple(port(n, tuple(v.shape), v.dtype) for n, v in zip(names, inputs, strict=True))
 
     def call(tensors: Any) -> list[Any]:
@@ -74,13 +74,24 @@ def program_of(model: Any, path: Path) -> Program:
     return Program(ports, _output_names(model), call, model)
 
 
+def _keys(model: Any, side: str) -> tuple[str, ...]:
+    """The keys, where a model takes or gives a dictionary: what its user says."""
+    import keras
+
+    structure = getattr(model, side, None) if not isinstance(model, keras.Sequential) else None
+    if not isinstance(structure, dict):
+        return ()
+    paths = [path for path, _ in keras.tree.flatten_with_path(structure)]
+    return unique([".".join(map(str, path)) for path in paths])
+
+
 def _output_names(model: Any) -> tuple[str, ...]:
-    """Keras's own: the layers', or the keys where the model answers with a dictionary."""
+    """The keys of a dictionary, or the names of the layers."""
     outputs = model.outputs
     names = list(getattr(model, "output_names", None) or ())
     if len(names) != len(outputs):
         names = [value._keras_history.operation.name for value in outputs]
-    return unique(names)
+    return _keys(model, "output") or unique(names)
 
 
 def _load(wanted: Wanted, copy: Path, theirs: dict[str, Any]) -> Any:

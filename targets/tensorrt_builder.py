@@ -87,6 +87,9 @@ PROBE_TIMEOUT_S = 60.0
 MAX_REASONS = 4
 NO_GPU = 4
 
+_LOGS: dict[str, Any] = {}
+"""Module to its logger."""
+
 Tensor = Tuple[str, Tuple[int, ...], bytes]  # noqa: UP006
 """dtype, shape, contents."""
 Progress = Callable[[str, int, int], None]
@@ -177,7 +180,13 @@ def unsupported(trt: Any, model_path: str) -> list[tuple[str, str, str]]:
 
 
 def _log(trt: Any) -> Any:
-    """A logger that prints what matters, and remembers the errors."""
+    """A logger that prints what matters, and remembers the errors since it was last asked for.
+
+    The library keeps the first one that it is given in a process, and ignores the others.
+    """
+    if trt.__name__ in _LOGS:
+        _LOGS[trt.__name__].errors.clear()
+        return _LOGS[trt.__name__]
     severity = trt.ILogger.Severity
     failures = (severity.INTERNAL_ERROR, severity.ERROR)
 
@@ -195,7 +204,8 @@ def _log(trt: Any) -> Any:
         def reasons(self) -> str:
             return "; ".join(dict.fromkeys(_sentence(m) for m in self.errors[-MAX_REASONS:]))
 
-    return Log()
+    _LOGS[trt.__name__] = Log()
+    return _LOGS[trt.__name__]
 
 
 def _sentence(message: str) -> str:
@@ -452,7 +462,7 @@ def probe() -> dict[str, Any]:
     """The first GPU, asked for in a process of its own: a driver may crash instead of answering."""
     try:
         done = subprocess.run(
-            [sys.executable, os.path.abspath(__file__), "--probe"],  # noqa: PTH100
+            [sys.executable, "-I", os.path.abspath(__file__), "--probe"],  # noqa: PTH100
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=PROBE_TIMEOUT_S,

@@ -466,6 +466,8 @@ def fuzz(
 ) -> Tally:
     """Run the cases `seeds` of the model `name`."""
     tally = Tally()
+    if name in container_fuzzing.NAMES:
+        container_fuzzing.seed_of(name, REAL_MODELS)  # once, not in every child
     left = list(seeds)
     while left:
         done = _run_batch(name, left[:BATCH], case, tally)

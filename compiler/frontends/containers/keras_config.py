@@ -177,4 +177,4 @@ def _dtype(layer: dict[str, Any]) -> str:
     if isinstance(dtype, dict):
         policy = dtype.get("config")
         dtype = policy.get("name") if isinstance(policy, dict) else None
-    return dtype if isinstance(dtype, str) else "float32"
+    return dtype.removeprefix("mixed_") if isinstance(dtype, str) else "float32"

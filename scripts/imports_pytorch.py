@@ -33,9 +33,9 @@ REFUSED = {
 def subjects(scratch: Path) -> Iterator[Subject]:
     """The architectures of the transformers library, PyTorch's containers, refusals."""
     sys.path[:0] = [str(MODELS.parent), str(SOURCES.parent)]
-    import torch_models
+    import torch_model_inputs
 
-    for name, inputs in torch_models.INPUTS.items():
+    for name, inputs in torch_model_inputs.INPUTS.items():
         yield Subject(f"transformers: {name}", f"{MODELS}:{name}", inputs)
     yield Subject("a branch that torch.jit.script takes", f"{SOURCES}:Branch", ROWS)
     yield Subject("complex numbers inside", f"{SOURCES}:Magnitude", ROWS)

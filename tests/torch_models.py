@@ -1,7 +1,6 @@
 """Models of the transformers library from small configurations, with random weights.
 
-Each function makes one; `INPUTS` has the `--input` that it is compiled with: a batch that varies,
-and a sequence or an image that varies where the architecture allows it.
+Each function makes one; `torch_model_inputs` has the `--input` that it is compiled with.
 """
 
 from __future__ import annotations
@@ -18,22 +17,6 @@ WIDE = {
     "intermediate_size": 64,
 }
 TOKENS = {"vocab_size": 100, "max_position_embeddings": 64}
-
-INPUTS = {
-    "resnet": ("pixel_values=1..4x3x32..96@64x32..96@64",),
-    "mobilenet_v2": ("pixel_values=1..4x3x64x64",),
-    "convnext": ("pixel_values=1..4x3x64x64",),
-    "vit": ("pixel_values=1..4x3x32x32",),
-    "swin": ("pixel_values=1..4x3x32x32",),
-    "bert": ("input_ids=1..4x1..40@16:int64", "attention_mask=1..4x1..40@16:int64"),
-    "distilbert": ("input_ids=1..4x1..40@16:int64", "attention_mask=1..4x1..40@16:int64"),
-    "gpt2": ("input_ids=1..4x1..40@16:int64",),
-    "gpt2_with_cache": ("input_ids=1..4x1..40@16:int64",),
-    "whisper_encoder": ("input_features=1..4x20x64",),
-    "t5_encoder": ("input_ids=1..4x1..40@16:int64",),
-    "segformer": ("pixel_values=1..4x3x64x64",),
-    "detr": ("pixel_values=1..4x3x64x64",),
-}
 
 
 def audible(module: nn.Module) -> nn.Module:

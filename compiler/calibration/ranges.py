@@ -282,7 +282,9 @@ def _counts(value: Any, top: int, place: str) -> Array:
     for exponent, row in value.items():
         if exponent not in names or not isinstance(row, list) or len(row) != STEPS:
             raise _DamagedError(f"{place}: `{exponent}` is not an octave of {STEPS} counts")
-        rows[names[exponent]] = [_count(v, f"{place}: `{exponent}`") for v in row]
-    if sum(map(int, counts)) > MAX_COUNT:
+        if set(map(type, row)) != {int} or min(row) < 0 or max(row) > MAX_COUNT:
+            raise _DamagedError(f"{place}: `{exponent}` holds what is not a count")
+        rows[names[exponent]] = row
+    if counts.sum(dtype=np.float64) > MAX_COUNT:
         raise _DamagedError(f"{place}: more values than there can be")
     return counts

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     Run = Callable[[int, Tensors], Found]
 
 IN_FLIGHT = 2
+WAIT_S = 0.005
 REPORT_S = 0.1
 """How often the driver is told how far this is."""
 IN_PLACE = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -157,6 +158,7 @@ def open_model(observed: Observed) -> Run:
     # Each sample in flight has a thread of its own besides those of the session.
     cores = len(os.sched_getaffinity(0))
     options.intra_op_num_threads = max(1, cores + 1 - IN_FLIGHT)
+    wait_for(observed)
     try:
         session = onnxruntime.InferenceSession(
             str(observed.path), options, ["CPUExecutionProvider"]
@@ -180,6 +182,14 @@ def open_model(observed: Observed) -> Run:
         return {n: observe(a, observed.axis(n, a.ndim), sample) for n, a in arrays.items()}
 
     return run
+
+
+def wait_for(observed: Observed) -> None:
+    """Wait until the driver has written the model, or could not, which it says itself."""
+    while observed.pending.exists():
+        time.sleep(WAIT_S)
+    if not observed.path.exists():
+        raise fail("E413", "the float model was not written")
 
 
 def _refused(what: str, error: Exception) -> InfcError:

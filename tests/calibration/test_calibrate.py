@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -284,3 +285,17 @@ def test_only_inputs_may_be_observed(net: Path, tmp_path: Path) -> None:
     samples = images(tmp_path / "data", 2)
     done = calibrate(ir.load(net), ["image"], samples, tmp_path / "s", LIMITS)
     assert list(done.ranges.tensors) == ["image"]
+
+
+def test_a_full_disk_is_what_is_said(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = images(tmp_path / "data", 2)
+
+    def full(*_words: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    model = ir.load(net)
+    monkeypatch.setattr(ir, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        calibrate(model, OBSERVED, samples, tmp_path / "s", LIMITS)

@@ -97,9 +97,7 @@ def widen_small_integers(model: ir.Model) -> bool:
         for node in list(graph):
             if not node.domain and node.op_type in MOVED:
                 modified |= _widen(node, edit)
-    if modified:
-        _cancel(model, edit)
-    return modified
+    return _cancel(model, edit) or modified
 
 
 def _widen(node: ir.Node, edit: Edit) -> bool:
@@ -128,8 +126,9 @@ def _widen(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
-def _cancel(model: ir.Model, edit: Edit) -> None:
+def _cancel(model: ir.Model, edit: Edit) -> bool:
     """Cast(Cast(x, small), other) reads x, where x holds small integers alone."""
+    modified = False
     for graph in graphs(model):
         for node in list(graph):
             if node.op_type != "Cast" or node.domain or node.graph is None:
@@ -141,11 +140,13 @@ def _cancel(model: ir.Model, edit: Edit) -> None:
             source = before.inputs[0]
             if source is None or not _holds_small(source):
                 continue
+            modified = True
             if node.outputs[0].dtype == dtype_of(source):
                 edit.forward(node.outputs[0], source)
             else:
                 node.replace_input_with(0, source)
                 edit.erase(before)
+    return modified
 
 
 def _holds_small(value: ir.Value) -> bool:

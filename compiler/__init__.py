@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         finish,
         inspect,
         optimize,
+        package,
         quantize,
         verify,
     )
@@ -63,14 +64,15 @@ __all__ = [
     "finish",
     "inspect",
     "optimize",
+    "package",
     "quantize",
     "verify",
 ]
 
 _HOMES = {
     "infc.api": (
-        *("bench", "compile", "debug_accuracy", "finish", "inspect", "optimize", "quantize"),
-        "verify",
+        *("bench", "compile", "debug_accuracy", "finish", "inspect", "optimize", "package"),
+        *("quantize", "verify"),
     ),
     "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from infc import divergence, driver, finishing, inspection
+from infc import divergence, driver, finishing, inspection, packaging
 from infc.budget import BudgetOptions
 from infc.diagnostics import ExitCode, InfcError, fail
 from infc.divergence import AccuracyResult
@@ -25,6 +25,8 @@ from infc.driver import (
 )
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
+from infc.packaging import Packaged
+from infc.packaging.settings import Settings
 from infc.prune_options import PruneOptions
 from infc.request import (
     LOADERS,
@@ -65,6 +67,7 @@ def compile(
     reading: ImportOptions = ImportOptions(),  # noqa: B008
     pruning: PruneOptions | None = None,
     keep_float: Iterable[str] = (),
+    fallback: Precision | str = Precision.FP32,
     io: str = "float",
     deferred: bool = True,
     remote: str = "",
@@ -95,6 +98,7 @@ def compile(
         pruning: how many channels are removed first; the pruned model is what is compiled.
         keep_float: nodes that stay in float32 at a reduced precision, by their names or those of
             what they give.
+        fallback: the precision of what is not quantised at int8.
         io: `native` for inputs and outputs in the type of the precision, `float` for the source's.
         deferred: whether an engine that cannot be built here may be left to the device.
         remote: the machine that builds it meanwhile, `ssh://user@host`.
@@ -126,6 +130,7 @@ def compile(
         reading=reading,
         pruning=pruning,
         keep_float=frozenset(keep_float),
+        fallback=_precision(fallback) or Precision.FP32,
         native_io=parse_io(io),
         deferred=deferred,
         remote=remote,
@@ -387,6 +392,39 @@ def finish(
         limits=limits,
         toolchains=toolchains,
         progress=progress,
+    )
+
+
+def package(
+    bundle: AnyPath,
+    repository: AnyPath,
+    *,
+    name: str | None = None,
+    version: int | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    keep_config: bool = False,
+) -> Packaged:
+    """Add `bundle` to the Triton model repository `repository`, as one more version of its model.
+
+    Args:
+        bundle: the bundle's folder.
+        repository: the repository's folder; it is made where it is missing.
+        name: of the model there, instead of the bundle's.
+        version: its number, instead of the next that is free.
+        settings: batching, instances, what is served, as the options of `infc package`.
+        keep_config: leave a configuration that is there as it is, whoever changed it.
+
+    Raises:
+        InfcError: E702 and E707 for a bundle that is damaged or not finished, E708 where Triton
+            cannot serve it, E709 where it does not fit what is there, E701.
+    """
+    return packaging.package(
+        Path(bundle),
+        Path(repository),
+        name=name,
+        version=version,
+        settings=settings,
+        keep_config=keep_config,
     )
 
 

@@ -178,7 +178,8 @@ def package(
     from infc.package_results import packaged
     from infc.packaging.settings import Settings
 
-    given = {k: v or None if isinstance(v, tuple) else v for k, v in settings.items()}
+    # An option that may be repeated is an empty tuple where it is not given.
+    given: dict[str, Any] = {k: None if v == () else v for k, v in settings.items()}
     rows = packaging.package_all(
         bundles,
         repository,

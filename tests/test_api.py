@@ -34,7 +34,7 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 VERBS = (
     *("compile", "optimize", "quantize", "finish", "verify"),
-    *("debug_accuracy", "bench", "inspect"),
+    *("debug_accuracy", "bench", "inspect", "package"),
 )
 
 

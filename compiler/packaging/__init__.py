@@ -106,17 +106,13 @@ def package_all(
     """
     if len(paths) > 1 and version is not None:
         raise fail("E110", f"`--version {version}` is one number, for {len(paths)} bundles")
-    return [
-        package(
-            path,
-            destination,
-            name=name,
-            version=version,
-            settings=settings,
-            keep_config=keep_config,
-        )
-        for path in paths
-    ]
+    more: dict[str, Any] = {
+        "name": name,
+        "version": version,
+        "settings": settings,
+        "keep_config": keep_config,
+    }
+    return [package(path, destination, **more) for path in paths]
 
 
 def require_servable(targets: Sequence[Target]) -> None:

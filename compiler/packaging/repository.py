@@ -24,6 +24,8 @@ from typing import Any
 
 from infc.bundle import unwritable
 from infc.diagnostics import fail
+from infc.packaging.settings import Settings
+from infc.packaging.warmup import Warmup
 
 CONFIG, RECORD = "config.pbtxt", "infc.json"
 SCHEMA = 1
@@ -105,6 +107,11 @@ def read_record(model: Path) -> Record | None:
         document = json.loads((model / RECORD).read_text(encoding="utf-8"))
         if document["schema_version"] != SCHEMA:
             raise ValueError("another version")
+        Settings.from_json(document["settings"])
+        for row in document["warmups"]:
+            Warmup.from_json(row)
+        for row in document["versions"].values():
+            dict(row["files"])
         return Record(
             str(document["config_sha256"]),
             dict(document["interface"]),

@@ -218,7 +218,7 @@ def _build(order: Order, key: str, log: Log, program: str | None) -> dict[str, A
             return facts
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing that could be used
-    request = {
+    request: dict[str, Any] = {
         "builder": order.file("builder"),
         "module": order.module,
         "spec": order.spec,

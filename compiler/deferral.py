@@ -26,6 +26,7 @@ from infc.diagnostics import InfcError, fail
 from infc.formatting import format_requirements
 from infc.loaders.recipe import Recipe, recipe_of
 from infc.loaders.rendering import fill
+from infc.remote.address import Address
 from infc.request import Precision, Request, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import Artifact, BackEnd, Target, back_end
@@ -59,9 +60,12 @@ def require_wanted(request: Request, chosen: Sequence[Target]) -> None:
     """Refuse `--no-deferred` for what can only be deferred, `--remote` for what never is.
 
     Raises:
-        InfcError: E511, E205.
+        InfcError: E511, E205, E110.
     """
+    if request.stand_in and not request.remote:
+        raise fail("E110", "`--stand-in` says nothing without `--remote`")
     if request.remote:
+        Address.parse(request.remote)
         able = [t for t in chosen if deferral_of(back_end(t.back_end)) is not None]
         if not able:
             names = ", ".join(f"`{t.name}`" for t in chosen)

@@ -171,6 +171,22 @@ def test_remote_is_refused_where_nothing_is_built_elsewhere(tmp_path: Path) -> N
     assert "error[E205]" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--remote", "orin"), "is not ssh://[USER@]HOST[:PORT]"),
+        (("--stand-in", "tensorrt_rtx"), "says nothing without `--remote`"),
+    ],
+)
+def test_what_makes_no_sense_is_known_before_the_model_is_read(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    done = infc("compile", tmp_path / "none.onnx", "-t", "jetson", "-o", tmp_path / "b", *words)
+    assert done.status == 2
+    assert "error[E110]" in done.err
+    assert said in done.err
+
+
 def test_without_proof_there_is_nothing_to_compare_with(tmp_path: Path, library: None) -> None:
     done = infc("compile", DIGITS, "-t", "jetson", "-o", tmp_path, "--no-verify", "-q")
     assert done.status == 0, done.err

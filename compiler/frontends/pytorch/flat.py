@@ -44,7 +44,7 @@ def flatten(module: Any, call: Call) -> tuple[Any, Outputs]:
 
     outputs = Outputs()
 
-    class Flat(torch.nn.Module):
+    class Flat(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.module = module

@@ -51,7 +51,8 @@ def convert(program: Any) -> ir.Model:
     except torch.onnx.OnnxExporterError as error:
         raise UnconvertedError(place_of_node(str(error), program)) from error
     assert made is not None, "without a path the program is returned"
-    return made.model
+    model: ir.Model = made.model
+    return model
 
 
 def without_constants(program: Any, flat: Any, call: Call) -> Any:

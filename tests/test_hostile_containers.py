@@ -460,6 +460,37 @@ def test_truncated_through_the_command_line(name: str, tmp_path: Path, bundle: P
     assert [p.name for p in tmp_path.iterdir()] == [file]
 
 
+def test_hdf5_on_which_the_library_goes_round_in_circles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object of the global heap whose size is negative; HDF5 1.14 never comes back."""
+    if find_spec("h5py") is None:
+        missing("the Python module h5py")
+    from infc.frontends.containers import hdf5
+
+    monkeypatch.setattr(hdf5, "CPU_S", 1)
+    path = container_files.write("keras-h5", tmp_path)
+    data = bytearray(path.read_bytes())
+    size = data.index(b"GCOL") + 24
+    data[size : size + 8] = (2**64 - 16).to_bytes(8, "little")
+    path.write_bytes(data)
+    check(infc("inspect", path), "E117")
+    check(infc("compile", path, "-o", tmp_path / "out"), "E117")
+
+
+def test_hdf5_whose_groups_contain_each_other(tmp_path: Path) -> None:
+    if find_spec("h5py") is None:
+        missing("the Python module h5py")
+    import h5py
+
+    path = container_files.write("keras-h5", tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["model_weights/again"] = file["model_weights"]
+        file["model_weights/dense/up"] = file["/"]
+        file["model_weights/soft"] = h5py.SoftLink("/nowhere")
+    assert infc("inspect", path, "--json").document["parameters"]["tensors"] == 2
+
+
 def test_pickle_that_would_fill_the_memory(tmp_path: Path) -> None:
     """One opcode, and the unpickler of Python allocates 32 GB for its memo."""
     path = tmp_path / "m.pt"

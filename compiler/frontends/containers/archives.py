@@ -215,6 +215,8 @@ def _require_sane_names(rows: list[zipfile.ZipInfo], label: str) -> None:
         parts = name.split("/")
         if "\0" in name or "\\" in name or name.startswith("/") or ".." in parts or ":" in parts[0]:
             raise unsafe(label, f"`{name}` would lie outside its folder")
+        if row.filename != name:
+            raise unsafe(label, f"`{name}` has another name as well")
         if stat.S_ISLNK(row.external_attr >> 16):
             raise unsafe(label, f"`{name}` is a symbolic link")
         if row.flag_bits & _ENCRYPTED:

@@ -98,7 +98,7 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
             f"`{path}` has manifest version {version}; this infc reads {SCHEMA_VERSION}",
             help="compile the model again",
         )
-    _check_schema(path / MANIFEST, manifest)
+    check_schema(path / MANIFEST, manifest)
     for file, row in rows.items() if check_hashes else ():
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise fail("E702", f"`{path / MANIFEST}` names a file outside the bundle: {file}")
@@ -109,8 +109,12 @@ def open_bundle(path: Path, *, check_hashes: bool = True) -> Bundle:
     return Bundle(path, manifest)
 
 
-def _check_schema(path: Path, manifest: Any) -> None:
-    """What reads a manifest further on may rely on its shape, whoever wrote it."""
+def check_schema(path: Path, manifest: Any) -> None:
+    """What reads a manifest further on may rely on its shape, whoever wrote it.
+
+    Raises:
+        InfcError: E702.
+    """
     from importlib.resources import files
 
     from jsonschema import Draft202012Validator

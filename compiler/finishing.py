@@ -206,7 +206,13 @@ def _pages(path: Path) -> completing.Pages:
     page = path / "report.html"
     before = page.read_text(encoding="utf-8") if page.is_file() else ""
     drawn = report.drawn_pictures(before)
-    return lambda manifest: {page.name: report.render(manifest, drawn=drawn)}
+
+    def pages(manifest: Mapping[str, Any]) -> dict[str, str]:
+        # Parts of it are what another machine says: it has to fit before anything is replaced.
+        bundle.check_schema(path / bundle.MANIFEST, manifest)
+        return {page.name: report.render(manifest, drawn=drawn)}
+
+    return pages
 
 
 def _told(error: DeviceError | FarError, address: Address | None, path: Path) -> InfcError:

@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import IO, Any
 
 CHUNK = 1 << 18
+HEADER_BYTES = 1 << 24
+"""No header is larger, and no payload than a chunk: what is not so is no frame."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PART = ".part"
 OLD_S = 3 * 24 * 3600
@@ -246,16 +248,28 @@ def _sha256(path: Path) -> str:
 
 
 def read_frame(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    """The next frame, None at the end of the stream."""
+    """The next frame, None at the end of the stream.
+
+    Raises:
+        ValueError: what comes is no frame.
+    """
     length = _exactly(stream, 4)
     if length is None:
         return None
-    text = _exactly(stream, struct.unpack(">I", length)[0])
+    text = _exactly(stream, _bounded(struct.unpack(">I", length)[0], HEADER_BYTES))
     if text is None:
         return None
     header = json.loads(text.decode())
-    payload = _exactly(stream, header.get("bytes", 0))
+    if not isinstance(header, dict):
+        raise ValueError("no header")
+    payload = _exactly(stream, _bounded(int(header.get("bytes", 0)), CHUNK))
     return None if payload is None else (header, payload)
+
+
+def _bounded(count: int, most: int) -> int:
+    if not 0 <= count <= most:
+        raise ValueError("no frame")
+    return count
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes | None:
@@ -272,7 +286,10 @@ def _exactly(stream: IO[bytes], count: int) -> bytes | None:
 def listen(frames: queue.Queue[Any]) -> None:
     """Read frames until the connection ends, and end everything then."""
     while True:
-        frame = read_frame(sys.stdin.buffer)
+        try:
+            frame = read_frame(sys.stdin.buffer)
+        except ValueError:
+            frame = None
         if frame is None:
             # The build that may be running dies with this process.
             os._exit(0)

@@ -200,8 +200,10 @@ class Session:
                 log(str(header["log"]))
             elif "error" in header:
                 raise FarError(header["error"])
-            else:
+            elif _is_whole(header.get("result")):
                 return header["result"]
+            else:
+                raise FarError({"kind": "crashed", "message": "the answer makes no sense"})
 
     def get(self, name: str, file: Path) -> bool:
         """Fetch a file, going on where an earlier connection broke; False where it is missing."""
@@ -212,7 +214,7 @@ class Session:
         if header.get("missing"):
             return False
         with part.open("ab") as stream:
-            while True:
+            while stream.tell() <= header["size"]:
                 chunk, payload = self._answer()
                 if "chunk" not in chunk:
                     break
@@ -244,6 +246,15 @@ class Session:
             self._process.kill()
         self._process.wait()
         self._errors.close()
+
+
+def _is_whole(result: Any) -> bool:
+    """Whether `result` has what the bundle is completed with; the schema has the rest."""
+    if not isinstance(result, dict):
+        return False
+    maps = ("facts", "library")
+    keys = {"key", "facts", "library", "gpu", "verdict", "reason", "comparison", "latency"}
+    return keys <= set(result) and all(isinstance(result[name], dict) for name in maps)
 
 
 def _skip_to(stream: IO[bytes], marker: bytes) -> bool:

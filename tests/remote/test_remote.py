@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ import infc as api
 from infc import remote
 from infc.bundle import open_bundle, sha256_of
 from infc.diagnostics import InfcError
+from infc.remote import far_side
 from infc.remote.address import Address
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
@@ -139,14 +142,6 @@ def test_the_engine_is_built_there_and_comes_back(bundle: Path, there: Loopback)
     measured = json.loads((bundle / "finished.json").read_text())
     assert measured["facts"]["seconds"] > 0
     assert there.left_behind == []
-
-
-def test_the_same_engine_as_here(bundle: Path, there: Loopback, tmp_path: Path) -> None:
-    here = Path(shutil.copytree(bundle, tmp_path / "here"))
-    assert codes(finish(bundle, there)) == ["E608"]
-    assert infc("finish", here, *STAND_IN, "-q").status == 3
-    engines = [sha256_of(b / "model" / "model.engine") for b in (bundle, here)]
-    assert engines[0] == engines[1]
 
 
 def test_the_log_is_streamed(bundle: Path, there: Loopback) -> None:
@@ -631,6 +626,44 @@ def test_old_folders_of_other_bundles_are_removed(bundle: Path, there: Loopback)
     assert codes(finish(bundle, there)) == ["E608"]
     assert not old.exists()
     assert young.exists()
+
+
+# What is no frame
+
+
+def frame(header: object, payload: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack(">I", len(text)) + text + payload
+
+
+def test_frames() -> None:
+    stream = io.BytesIO(frame({"do": "a", "bytes": 3}, b"xyz") + frame({"do": "b"}))
+    assert far_side.read_frame(stream) == ({"do": "a", "bytes": 3}, b"xyz")
+    assert far_side.read_frame(stream) == ({"do": "b"}, b"")
+    assert far_side.read_frame(stream) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        struct.pack(">I", 1 << 31),
+        struct.pack(">I", 3) + b"not",
+        frame([1]),
+        frame({"bytes": 1 << 40}),
+        frame({"bytes": -1}),
+    ],
+    ids=["header too large", "no JSON", "no object", "payload too large", "payload negative"],
+)
+def test_what_is_no_frame_is_not_allocated(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        far_side.read_frame(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("size", [2, 6])
+def test_a_frame_that_is_cut(size: int) -> None:
+    whole = frame({"do": "a", "bytes": 3}, b"xyz")
+    assert far_side.read_frame(io.BytesIO(whole[:size])) is None
+    assert far_side.read_frame(io.BytesIO(whole[:-1])) is None
 
 
 # Addresses

@@ -13,6 +13,7 @@ from infc import (
     bundle,
     comparison,
     deferral,
+    direct_path,
     finishing,
     handed_over,
     latency,
@@ -42,7 +43,7 @@ from infc.outcomes import Progress, TargetResult
 from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
 from infc.request import Precision, Request
-from infc.targets import BackEnd, Target
+from infc.targets import Artifact, BackEnd, Target
 from infc.targets.abilities import absence_of
 from infc.targets.schemes import scheme_of
 from infc.verification import Sets
@@ -152,6 +153,7 @@ def _build_bundle(
     """Make the whole bundle in `scratch`; return its folder, its manifest and the warnings."""
     end = targets.back_end(target.back_end)
     precision.require_keeping(target, request.keep_float)
+    precision.require_fallback(target, request.fallback)
     reason = deferral.reason_of(target, elsewhere=bool(request.remote))
     if reason is None:
         building.require_toolchain(target)
@@ -171,9 +173,17 @@ def _build_bundle(
     watch.start("legalising")
     quantized = _quantized(calibrated, end, target, request.keep_float | kept.layers)
     neutral = quantized.model if quantized else optimized.model.clone()
-    lowered = precision.lower(
-        building.raise_opset(neutral, end), target, optimized.measured, request.keep_float
-    )
+    raised = building.raise_opset(neutral, end)
+    if quantized and calibrated:
+        lowered = precision.lower_rest(
+            raised,
+            target,
+            request.fallback,
+            replace(optimized.measured, model=calibrated.model),
+            request.keep_float | frozenset(quantized.record.quantized),
+        )
+    else:
+        lowered = precision.lower(raised, target, optimized.measured, request.keep_float)
     model = lowered.model
     native = Native(*optimized.signature)
     if request.native_io:
@@ -187,16 +197,23 @@ def _build_bundle(
     )
     source_name, folder = request.model.name, finished / "model"
     if reason is None:
-        artifact = building.build(
-            model,
-            source_name,
-            end,
-            target,
-            signature,
-            folder,
-            scratch,
-            request.limits,
-            samples,
+
+        def through_graph(place: Path) -> Artifact:
+            return building.build(
+                model,
+                source_name,
+                end,
+                target,
+                signature,
+                place,
+                scratch,
+                request.limits,
+                samples,
+                watch.announce,
+            )
+
+        artifact = direct_path.build(
+            request, optimized, target, through_graph, folder, scratch, watch
         )
     else:
         artifact = deferral.write_graph(

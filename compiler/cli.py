@@ -36,6 +36,7 @@ from infc.options import (
     calibration_options,
     common_options,
     deferred_option,
+    fallback_option,
     import_options,
     inputs_of,
     io_option,
@@ -154,6 +155,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
     help="Loaders to generate; repeat for several.  [default: cpp, java]",
 )
 @keep_float_option
+@fallback_option
 @io_option
 @pass_options
 @import_options
@@ -201,6 +203,7 @@ def compile(
         reading=reading_of(rest),
         pruning=pruning_of(rest),
         keep_float=frozenset(rest["keep_float"]),
+        fallback=Precision(rest["fallback"]),
         native_io=parse_io(rest["io"]),
         deferred=rest["deferred"],
         remote=rest["remote"],

@@ -23,6 +23,7 @@ from infc.preprocessing import EXAMPLE, Preprocess
 from infc.prune_options import NORMS, SCOPES, PruneOptions, parse_part
 from infc.request import (
     CALIBRATION_METHODS,
+    FLOATS,
     IO,
     CalibrationOptions,
     PassOptions,
@@ -194,6 +195,13 @@ keep_float_option = click.option(
     multiple=True,
     metavar="NODE",
     help="Leave a node in float32, by its name or that of what it gives; repeat for several.",
+)
+fallback_option = click.option(
+    "--fallback",
+    type=click.Choice([p.value for p in FLOATS]),
+    default=FLOATS[0].value,
+    show_default=True,
+    help="What computes at int8 that is not quantised.",
 )
 io_option = click.option(
     "--io",

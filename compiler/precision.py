@@ -24,7 +24,7 @@ from infc.quantization import Range
 from infc.request import CalibrationOptions, Precision, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import Target, back_end
-from infc.targets.arithmetic import arithmetic_of
+from infc.targets.arithmetic import Arithmetic, arithmetic_of
 from infc.targets.schemes import scheme_of
 from infc.verification import UNOPTIMIZED, run_entry
 
@@ -215,7 +215,6 @@ def lower(
     Raises:
         InfcError: as `Measured.ranges`, and `dynamic_int8.lower`.
     """
-    from infc.passes.precision import convert
     from infc.passes.precision.store import store
 
     if target.precision is Precision.INT8_DYNAMIC:
@@ -226,16 +225,10 @@ def lower(
     document: dict[str, Any] = {"to": TYPES[target.precision]}
     warnings: list[Diagnostic] = []
     if arithmetic.converts:
-        model = _raised(model, arithmetic.opset)
-        record = convert(
-            model,
-            TYPES[target.precision],
-            blocked=arithmetic.blocked,
-            keep_float=keep_float,
-            ranges=measured.ranges(),
+        model, found, warnings = _convert(
+            model, target, target.precision, arithmetic, measured, keep_float
         )
-        document |= _converted(record, measured)
-        warnings += _overflowing(record, target, measured)
+        document |= found
     if arithmetic.stores:
         large = store(model, arithmetic.stores, keep_float)
         document |= {
@@ -244,6 +237,71 @@ def lower(
         }
         warnings += _weights(large, target, arithmetic.stores)
     return Lowered(model, document, tuple(warnings))
+
+
+def require_fallback(target: Target, fallback: Precision) -> None:
+    """Refuse a target at int8 whose float layers cannot be given the precision `fallback`.
+
+    Raises:
+        InfcError: E205.
+    """
+    if target.precision is not Precision.INT8 or fallback is Precision.FP32:
+        return
+    end = back_end(target.back_end)
+    arithmetic = arithmetic_of(end, fallback)
+    if scheme_of(end) is None or arithmetic is None or not arithmetic.converts:
+        raise fail(
+            "E205",
+            f"`--fallback {fallback}`: `{target.name}` has no layers at int8 beside ones in "
+            f"{fallback}",
+            help="leave it out for this target",
+        )
+
+
+def lower_rest(
+    model: ir.Model,
+    target: Target,
+    fallback: Precision,
+    measured: Measured,
+    keep_float: frozenset[str],
+) -> Lowered:
+    """`model`, a graph with Q/DQ for `target`, with what is not quantised at `fallback`.
+
+    `keep_float` names what stays in float32, the quantised nodes among it: their inputs and
+    outputs are float32 only for Q/DQ to stand between, and no cast may come there. `measured` is
+    of the graph that was quantised.
+
+    Raises:
+        InfcError: as `Measured.ranges`.
+    """
+    arithmetic = arithmetic_of(back_end(target.back_end), fallback)
+    if fallback is Precision.FP32 or arithmetic is None:
+        return Lowered(model, None, ())
+    model, document, warnings = _convert(model, target, fallback, arithmetic, measured, keep_float)
+    rows = [row for row in document["kept"] if row["node"] not in keep_float]
+    return Lowered(model, {"to": TYPES[fallback], **document, "kept": rows}, tuple(warnings))
+
+
+def _convert(
+    model: ir.Model,
+    target: Target,
+    precision: Precision,
+    arithmetic: Arithmetic,
+    measured: Measured,
+    keep_float: frozenset[str],
+) -> tuple[ir.Model, dict[str, Any], list[Diagnostic]]:
+    """The model converted, what the manifest says of it, and the warnings."""
+    from infc.passes.precision import convert
+
+    model = _raised(model, arithmetic.opset)
+    record = convert(
+        model,
+        TYPES[precision],
+        blocked=arithmetic.blocked,
+        keep_float=keep_float,
+        ranges=measured.ranges(),
+    )
+    return model, _converted(record, measured), _overflowing(record, target, precision, measured)
 
 
 def _raised(model: ir.Model, opset: int) -> ir.Model:
@@ -271,7 +329,9 @@ def _finite(number: float) -> float | None:
     return float(f"{number:.3g}") if math.isfinite(number) else None
 
 
-def _overflowing(record: PrecisionRecord, target: Target, measured: Measured) -> list[Diagnostic]:
+def _overflowing(
+    record: PrecisionRecord, target: Target, precision: Precision, measured: Measured
+) -> list[Diagnostic]:
     if not record.overflow:
         return []
     peaks = [(name, max(-low, high)) for name, low, high in record.overflow]
@@ -279,7 +339,7 @@ def _overflowing(record: PrecisionRecord, target: Target, measured: Measured) ->
     return [
         Diagnostic(
             "E420",
-            f"{count} of the graph may overflow {TYPES[target.precision]}: "
+            f"{count} of the graph may overflow {TYPES[precision]}: "
             f"what computes them for `{target.name}` stays in float32",
             notes=(listed([f"`{name}` reaches {peak:.3g}" for name, peak in peaks]),),
             help=f"measured on {measured.source}; `--calibration DATA` measures on typical ones",

@@ -27,6 +27,10 @@ class Precision(StrEnum):
     INT8_DYNAMIC = "int8-dynamic"
 
 
+FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
+"""What a layer that is not quantised may compute in."""
+
+
 @dataclass(frozen=True, slots=True)
 class PassOptions:
     """How the pipeline runs: names are those of `infc passes`."""
@@ -125,6 +129,8 @@ class Request:
     pruning: PruneOptions | None = None
     keep_float: frozenset[str] = frozenset()
     """Nodes that stay in float32 at a reduced precision, by their names or those of values."""
+    fallback: Precision = Precision.FP32
+    """What computes at int8 that is not quantised: FP32, FP16 or BF16."""
     native_io: bool = False
     """Whether inputs and outputs have the type of the precision, instead of the source model's."""
     deferred: bool = True
@@ -141,6 +147,8 @@ class Request:
         return factory.name if factory else self.model.stem
 
     def __post_init__(self) -> None:
+        if self.fallback not in FLOATS:
+            raise fail("E110", f"`--fallback {self.fallback}` is not fp32, fp16 or bf16")
         if not self.targets:
             raise fail("E110", "no target was given", help="add `--target cpu`; see `infc targets`")
         seen: set[str] = set()

@@ -102,13 +102,14 @@ def rebuild(
     pipeline.run(source.model, PassOptions(disabled=frozenset(pass_names()) - ran))
     pruning.repeat(source.model, subject.manifest)
     exact, neutral = source.model, source.model.clone()
-    calibrated = _calibrated(subject, exact)
+    calibrated, quantized = _calibrated(subject, exact), None
     scheme = scheme_of(end)
     if calibrated is not None and scheme is not None:
         exact = calibrated.model
-        neutral = quantizing.quantized(calibrated, scheme, _kept(subject)).model
+        quantized = quantizing.quantized(calibrated, scheme, _kept(subject))
+        neutral = quantized.model
     measured = _Recorded(
-        source.model,
+        exact,
         source.inputs,
         None,
         VerifyOptions(calibration=tuple(measured_on)),
@@ -117,7 +118,11 @@ def rebuild(
     )
     measured.known = _overflowing(subject)
     raised = building.raise_opset(neutral, end)
-    model = precision.lower(raised, target, measured, _asked(subject)).model
+    if quantized is None:
+        model = precision.lower(raised, target, measured, _asked(subject)).model
+    else:
+        kept = _asked(subject) | frozenset(quantized.record.quantized)
+        model = precision.lower_rest(raised, target, _fallback(subject), measured, kept).model
     if native_types.converted((*subject.inputs, *subject.outputs)):
         native_io.apply(model, target, (source.inputs, subject.outputs), measured)
     wanted = samples_of(end)
@@ -156,6 +161,12 @@ def _kept(subject: Bundle) -> frozenset[str]:
     """The layers that stayed in float, because the user said so or for a budget."""
     budget: Mapping[str, Any] = subject.manifest["quantization"].get("budget") or {}
     return frozenset(budget.get("keep", ())) | _asked(subject)
+
+
+def _fallback(subject: Bundle) -> Precision:
+    """What computes that is not quantised."""
+    to = subject.manifest.get("conversion", {}).get("to")
+    return next((p for p, name in precision.TYPES.items() if name == to), Precision.FP32)
 
 
 def _asked(subject: Bundle) -> frozenset[str]:

@@ -128,9 +128,9 @@ def for_loader(
     """
     ability, end = _ability(target), back_end(target.back_end)
     notes = {NOTE: {end.DISTRIBUTIONS[0]: ability.release_of(target)}}
-    recipe = recipe_of(
-        ability.spec_of(target, *signature), f"{folder.name}/{GRAPH}", sha256_of(folder / GRAPH)
-    )
+    names = [n for n in (GRAPH, f"{GRAPH}.data") if (folder / n).exists()]
+    (graph, digest), *weights = [(f"{folder.name}/{n}", sha256_of(folder / n)) for n in names]
+    recipe = recipe_of(ability.spec_of(target, *signature), graph, digest, *weights)
     return Artifact(ENGINE, (ENGINE,), notes), recipe
 
 

@@ -24,7 +24,8 @@ _ROOTS = {
 _LIBRARIES = {"tensorrt": "libnvinfer.so", "tensorrt-rtx": "libtensorrt_rtx.so"}
 _WHEELS = {"tensorrt": "tensorrt_libs", "tensorrt-rtx": "tensorrt_rtx_libs"}
 _SYSTEM = (Path("/usr"), Path("/usr/local"), Path("/usr/local/tensorrt"), Path("/opt/tensorrt"))
-_CUDA_WHEELS = ("cu13", "cu12", "cuda_runtime")
+_CUDA_WHEELS = ("cu13",)
+"""Those of CUDA 12 have their headers in several folders."""
 _TRIPLES = ("x86_64-linux-gnu", "aarch64-linux-gnu")
 
 
@@ -67,12 +68,12 @@ def _entries(back_end: str) -> dict[str, str]:
             f"library's version,\nand set {variable} to the folder that has `include` in it; on "
             "Jetson: apt install libnvinfer-headers-dev",
         )
-    cuda = _holding("cuda_runtime_api.h", _cuda_folders())
+    cuda = _holding("crt/host_defines.h", _cuda_folders())
     if cuda is None:
         raise fail(
             "E501",
-            "the headers of CUDA (cuda_runtime_api.h) were not found",
-            help="install the CUDA toolkit, or `pip install nvidia-cuda-runtime`, "
+            "the headers of CUDA (cuda_runtime_api.h, crt/host_defines.h) were not found",
+            help="install the CUDA toolkit, or `pip install nvidia-cuda-runtime nvidia-cuda-crt`, "
             "or set CUDA_HOME to a toolkit's folder",
         )
     found = {"TENSORRT_INCLUDE_DIR": str(headers), "CUDA_INCLUDE_DIR": str(cuda)}

@@ -41,22 +41,28 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`graph` is what is built, relative to the bundle's folder, and `sha256` its hash."""
+    """`files` are what is built, relative to the bundle's folder, with their hashes.
 
-    graph: str
-    sha256: str
+    The first one is the graph, the others hold its weights.
+    """
+
+    files: tuple[tuple[str, str], ...]
     settings: tuple[tuple[str, str], ...]
     ranges: tuple[Range, ...]
     profile_count: int
 
 
-def recipe_of(spec: Mapping[str, Any], graph: str, sha256: str) -> Recipe:
-    """The recipe that does what `spec` says with the ONNX file `graph`."""
+def recipe_of(
+    spec: Mapping[str, Any], graph: str, sha256: str, *weights: tuple[str, str]
+) -> Recipe:
+    """The recipe that does what `spec` says with the ONNX file `graph`.
+
+    `weights` are the files of its external data, with their hashes.
+    """
     ranges = tuple(_ranges(spec["inputs"]))
     settings = ((key, spec[key]) for key in SETTINGS if spec.get(key) is not None)
     return Recipe(
-        graph,
-        sha256,
+        ((graph, sha256), *weights),
         tuple((key, _text(value)) for key, value in settings),
         ranges,
         1 + max((r.profile for r in ranges), default=-1),

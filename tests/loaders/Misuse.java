@@ -38,6 +38,8 @@ public final class Misuse {
     public static void main(String[] arguments) throws Exception {
         Path bundle = Path.of(arguments[0]);
         attempt("damaged", () -> Digits.load(Path.of(arguments[1])));
+        attempt("nothing to build", () -> Digits.build(bundle, new Digits.Options()));
+        attempt("absent, to build", () -> Digits.build(Path.of("nowhere"), new Digits.Options()));
         attempt("absent", () -> Digits.load(Path.of("nowhere")));
         attempt("empty path", () -> Digits.load(Path.of("")));
         attempt("threads", () -> Digits.load(bundle, new Digits.Options().threads(-1)));

@@ -285,7 +285,8 @@ def test_misuse_from_c(end: str, tmp_path: Path) -> None:
     assert told["no output"] == "1 output `logits` is NULL"
     for what, size in {"too many": 9, "none": 0, "negative": -1}.items():
         assert told[what] == f"1 dimension `batch` is {size}: it may be 1 to 8"
-    for what in ("model folder", "load", "run", "run again"):
+    assert told["build nowhere"] == "1 `/there/is/nothing` does not exist"
+    for what in ("model folder", "build", "load", "run", "run again"):
         assert told[what] == "0 "
 
 

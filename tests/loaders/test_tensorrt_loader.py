@@ -109,7 +109,8 @@ def deferred(digits: Bundle, folder: Path) -> tuple[Bundle, dict[str, Any]]:
     shutil.copyfile(DIGITS, folder / "model" / "model.onnx")
     target = Target.from_json(digits.manifest["target"])
     spec = spec_of(target, digits.inputs, digits.outputs)
-    graph = "model/model.onnx"
+    graph, weights = "model/model.onnx", b"weights"
+    (folder / f"{graph}.data").write_bytes(weights)
     loaders.render(
         folder,
         "digits",
@@ -118,7 +119,12 @@ def deferred(digits: Bundle, folder: Path) -> tuple[Bundle, dict[str, Any]]:
         digits.inputs,
         digits.outputs,
         ["cpp"],
-        recipe_of(spec, graph, sha256_of(folder / graph)),
+        recipe_of(
+            spec,
+            graph,
+            sha256_of(folder / graph),
+            (f"{graph}.data", hashlib.sha256(weights).hexdigest()),
+        ),
     )
     return Bundle(folder, digits.manifest), spec
 
@@ -261,6 +267,11 @@ def test_engine_is_built_by_the_loader(digits: Bundle, eleven: Path, tmp_path: P
     (said,) = called(library, bundle.path, ("build", {}))
     assert "is damaged, or is not what this loader of `digits` was generated for" in said
     graph.write_bytes(whole)
+    weights = graph.with_name("model.onnx.data")
+    weights.write_bytes(b"other")
+    (said,) = called(library, bundle.path, ("build", {}))
+    assert f"`{weights}` is damaged" in said
+    weights.write_bytes(b"weights")
 
     said = called(library, bundle.path, ("build", {}))
     assert said == [[0.0, 0.0]]
@@ -304,7 +315,7 @@ def test_graph_that_cannot_be_built(digits: Bundle, eleven: Path, tmp_path: Path
         library = cpp.build(bundle, tmp_path / "b", LIMITS).with_name("libdigits.so")
     (said,) = called(library, bundle.path, ("build", {}))
     assert said.startswith("TensorRT for RTX cannot read the graph: node 0 (Det): "), said
-    assert [p.name for p in (bundle.path / "model").iterdir()] == ["model.onnx"]
+    assert not list((bundle.path / "model").glob("model.engine*"))
 
 
 def test_profile_is_the_nearest_that_takes_the_shapes(

@@ -76,11 +76,12 @@ typedef struct infc_range {
 
 struct infc_bundle;
 
-/* How the artifact is built where it is to run. `graph` is a file, relative to the bundle's folder;
- * `build` is the adaptor's, and throws: what it writes to `entry` is whole or not there. */
+/* How the artifact is built where it is to run. `files` are relative to the bundle's folder; the
+ * first one is the graph, the others lie beside it. `build` is the adaptor's, and throws: what it
+ * writes to `entry` is whole or not there. */
 typedef struct infc_recipe {
-  const char* graph;
-  const char* sha256;
+  const infc_file* files;
+  size_t file_count;
   const infc_setting* settings;
   size_t setting_count;
   int32_t profile_count;

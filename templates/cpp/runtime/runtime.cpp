@@ -85,7 +85,7 @@ fs::path given_folder(const char* path) {
 // What the artifact is built of: in the bundle's folder `given`, or a copy of its `model` folder;
 // empty where it is in neither.
 fs::path graph_file(const infc_bundle& bundle, const fs::path& given) {
-  const fs::path graph(bundle.recipe->graph);
+  const fs::path graph(bundle.recipe->files[0].name);
   std::error_code ignored;
   for (const fs::path& file : {given / graph, given / graph.filename()}) {
     if (fs::is_regular_file(file, ignored)) return file;
@@ -177,9 +177,12 @@ int build_artifact(const infc_bundle& bundle, const char* path, const infc_optio
     model_folder(bundle, path);
     return INFC_OK;
   }
-  if (options.skip_hash_check == 0 && sha256_of(graph) != recipe->sha256) {
-    throw Error(quoted(graph.string()) + " is damaged, or is not what this loader of " +
-                quoted(bundle.name) + " was generated for: its SHA-256 is not " + recipe->sha256);
+  for (std::size_t i = 0; i < recipe->file_count && options.skip_hash_check == 0; ++i) {
+    const infc_file& known = recipe->files[i];
+    const fs::path file = graph.parent_path() / fs::path(known.name).filename();
+    if (sha256_of(file) == known.sha256) continue;
+    throw Error(quoted(file.string()) + " is damaged, or is not what this loader of " +
+                quoted(bundle.name) + " was generated for: its SHA-256 is not " + known.sha256);
   }
   fs::create_directories(folder);
   recipe->build(&bundle, graph.string().c_str(), entry.string().c_str(),

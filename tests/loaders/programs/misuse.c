@@ -48,6 +48,8 @@ int main(int argc, char** argv) {
   load("model folder", path, &options);
   snprintf(path, sizeof path, "%s/manifest.json", argv[1]);
   load("a file", path, &options);
+  tell("build", digits_build(argv[1], &options));
+  tell("build nowhere", digits_build("/there/is/nothing", NULL));
   tell("load", digits_load(argv[1], &options, &model));
   tell("run", digits_run(model, 8, pixels, logits));
   tell("no model", digits_run(NULL, 8, pixels, logits));

@@ -57,6 +57,15 @@ def require(
         InfcError: E422 where it is too slow, E204 and E50x where it does not run.
     """
     subjects = [int8] if exact is None else [int8, exact]
+    return judge(options, int8.target.name, race(subjects, scratch, limits))
+
+
+def race(subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits) -> list[list[float]]:
+    """Time the artifacts in turns: for each round the median of each, in ms.
+
+    Raises:
+        InfcError: E204 and E50x where one does not run.
+    """
     folders = [
         folder
         for i, subject in enumerate(subjects)
@@ -78,11 +87,10 @@ def require(
 
     pairs = list(zip(subjects, folders, strict=True))
     counts = [_runs(time_ms(*pair, LEAST_RUNS)) for pair in pairs]
-    rounds = [
+    return [
         [time_ms(*pair, count) for pair, count in zip(pairs, counts, strict=True)]
         for _ in range(ROUNDS)
     ]
-    return judge(options, int8.target.name, rounds)
 
 
 def _runs(time_ms: float) -> int:

@@ -60,6 +60,8 @@ EXTRA = "torchscript"
 DISTRIBUTIONS = ("torch",)
 MODULES = ("torch",)
 OPTIONS = {
+    "path": "auto | ir | direct: through the graph, or what torch traces of a PyTorch model; auto "
+    "keeps the direct one where it is clearly faster (auto)",
     "freeze": "on | off: fold the weights into the graph and optimise it (on)",
     "optimize-for-inference": "on | off: convert weights to oneDNN's layouts at loading (off)",
     "mobile": "on | off: add the bytecode that the lite interpreter runs, model.ptl (off)",
@@ -88,8 +90,9 @@ def worker(target: Target) -> Worker:
 
 
 def require_options(target: Target) -> None:
-    """Each is a switch."""
-    for option in OPTIONS:
+    """A path, and switches."""
+    choice(target, "path", ("auto", "ir", "direct"), "auto")
+    for option in OPTIONS.keys() - {"path"}:
         _on(target, option, default=False)
 
 

@@ -224,3 +224,18 @@ def test_torchscript_may_name_its_own_classes(tmp_path: Path) -> None:
     require_safe(path, allow_pickle=False)
     with pytest.raises(InfcError, match=r"E113.*__torch__\.Net"):
         require_safe(torch_zip(tmp_path / "not.pt", own), allow_pickle=False)
+
+
+def test_what_is_found_safe_is_loaded_by_torch(tmp_path: Path) -> None:
+    """Metrics and curves of numpy's lie beside the weights in many checkpoints."""
+    torch = pytest.importorskip("torch")
+    from infc.frontends.pytorch import checkpoints
+    from infc.frontends.sniff import Kind
+
+    held = {"w": torch.ones(2), "best": np.float64(0.9), "n": np.int64(3), "curve": np.ones((3, 2))}
+    for zipped, kind in ((True, Kind.TORCH_WEIGHTS), (False, Kind.PICKLE)):
+        path = tmp_path / "c.pth"
+        torch.save(held, path, _use_new_zipfile_serialization=zipped)
+        loaded = checkpoints.read(path, kind, allow_pickle=False)
+        assert loaded["best"] == 0.9
+        assert loaded["curve"].tolist() == [[1, 1]] * 3

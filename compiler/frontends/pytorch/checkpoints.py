@@ -34,13 +34,29 @@ def read(path: Path, kind: Kind, allow_pickle: bool) -> Any:
         with blamed("E114", f"`{path.name}` cannot be loaded"):
             return load_file(path)
     pickles.require_safe(path, allow_pickle)
-    with blamed("E114", f"`{path.name}` cannot be loaded", where=path.name):
+    with (
+        blamed("E114", f"`{path.name}` cannot be loaded", where=path.name),
+        torch.serialization.safe_globals(_numpy_globals()),
+    ):
         return torch.load(
             path,
             map_location="cpu",
             weights_only=not allow_pickle,
             mmap=kind is Kind.TORCH_WEIGHTS,
         )
+
+
+def _numpy_globals() -> list[Any]:
+    """What `pickles.NUMPY_GLOBALS` names: a metric or a curve beside the weights is numpy's."""
+    import numpy as np
+
+    made = [
+        (getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ]
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["All"] if code != "O"}
+    return [*made, np.ndarray, np.dtype, *dtypes]
 
 
 def fill(module: Any, held: Any, title: str, called: str) -> None:

@@ -19,11 +19,16 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from infc.frontends.onnx_context import subgraphs
 from infc.frontends.tensorflow.programs import Port
 from infc.signature import numpy_dtype
+
+RENAMING = ("Reshape", "Squeeze", "Unsqueeze")
+CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "DepthToSpace")
+"""What a picture of one channel is reshaped for."""
 
 if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
@@ -149,7 +154,6 @@ def save(model: Any, path: Path) -> None:
 
 def moving(run: Runner, moved: dict[str, list[str]], outputs: Sequence[str]) -> Runner:
     """`run`, which takes and gives channels last, with channels first where `moved` says so."""
-    import numpy as np
 
     def whole(feeds: Tensors) -> dict[str, Any]:
         given = {
@@ -171,24 +175,42 @@ def _move(graph: Any) -> dict[str, list[str]]:
         for name in (*node.input, *_captured(node)):
             readers.setdefault(name, []).append(node)
     makers = {name: node for node in graph.node for name in node.output}
-    images = [v for v in graph.input if _rank(v) == 4 and _is_fed_to_nchw(v.name, readers)]
-    pictures = [v for v in graph.output if _rank(v) == 4 and _is_made_of_nchw(v.name, makers)]
+    images = [v for v in graph.input if _rank(v) == 4 and _is_fed_to_nchw(v, readers)]
+    pictures = [v for v in graph.output if _rank(v) == 4 and _is_made_of_nchw(v, makers)]
     for value in images:
         inner = f"{value.name}__nhwc"
         for node in readers[value.name]:
             node.input[:] = [inner if name == value.name else name for name in node.input]
-        turn = onnx.helper.make_node("Transpose", [value.name], [inner], perm=TO_NHWC)
-        graph.node.insert(0, turn)
+        for node in reversed(_turned(graph, value.name, inner, TO_NHWC, _is_grey(value))):
+            graph.node.insert(0, node)
         _permute(value, TO_NCHW)
     for value in pictures:
         inner = f"{value.name}__nhwc"
         for node in graph.node:
             node.input[:] = [inner if name == value.name else name for name in node.input]
             node.output[:] = [inner if name == value.name else name for name in node.output]
-        turn = onnx.helper.make_node("Transpose", [inner], [value.name], perm=TO_NCHW)
-        graph.node.append(turn)
+        graph.node.extend(_turned(graph, inner, value.name, TO_NCHW, _is_grey(value)))
         _permute(value, TO_NCHW)
     return {"inputs": [v.name for v in images], "outputs": [v.name for v in pictures]}
+
+
+def _is_grey(value: Any) -> bool:
+    """Whether a picture, channels last, has one channel, which tf2onnx moves by reshaping."""
+    return bool(value.type.tensor_type.shape.dim[3].dim_value == 1)
+
+
+def _turned(graph: Any, name: str, result: str, perm: Sequence[int], grey: bool) -> list[Any]:
+    """Nodes that permute the axes of `name`; of one channel in the way that merges with others."""
+    if not grey:
+        return [onnx.helper.make_node("Transpose", [name], [result], perm=perm)]
+    before, after = (1, 3) if perm == TO_NHWC else (3, 1)
+    flat, axes = f"{result}__flat", (f"{result}__before", f"{result}__after")
+    for axis, text in zip((before, after), axes, strict=True):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([axis]), text))
+    return [
+        onnx.helper.make_node("Squeeze", [name, axes[0]], [flat]),
+        onnx.helper.make_node("Unsqueeze", [flat, axes[1]], [result]),
+    ]
 
 
 def _captured(node: Any) -> Iterator[str]:
@@ -208,30 +230,32 @@ def _permute(value: Any, perm: Sequence[int]) -> None:
     dims.extend(copies)
 
 
-def _is_fed_to_nchw(name: str, readers: Mapping[str, list[Any]]) -> bool:
-    """Whether some reader of `name`, through `KEEPING`, is a Transpose to channels first."""
-    pending, seen = [name], {name}
+def _is_fed_to_nchw(value: Any, readers: Mapping[str, list[Any]]) -> bool:
+    """Whether some reader of an input, through `KEEPING`, takes it channels first."""
+    grey = _is_grey(value)
+    pending, seen = [value.name], {value.name}
     while pending:
         for node in readers.get(pending.pop(), []):
-            if _turns(node, TO_NCHW):
+            if _turns(node, TO_NCHW) or (grey and node.op_type in CHANNELS_FIRST):
                 return True
-            if node.op_type in KEEPING:
+            if node.op_type in KEEPING or (grey and node.op_type in RENAMING):
                 pending += [n for n in node.output if n not in seen]
                 seen.update(node.output)
     return False
 
 
-def _is_made_of_nchw(name: str, makers: Mapping[str, Any]) -> bool:
-    """Whether `name` comes, through `KEEPING`, from a Transpose to channels last."""
-    pending, seen = [name], {name}
+def _is_made_of_nchw(value: Any, makers: Mapping[str, Any]) -> bool:
+    """Whether an output comes, through `KEEPING`, from what was channels first."""
+    grey = _is_grey(value)
+    pending, seen = [value.name], {value.name}
     while pending:
         node = makers.get(pending.pop())
         if node is None:
             continue
-        if _turns(node, TO_NHWC):
+        if _turns(node, TO_NHWC) or (grey and node.op_type in CHANNELS_FIRST):
             return True
-        if node.op_type in KEEPING:
-            pending += [n for n in node.input if n not in seen]
+        if node.op_type in KEEPING or (grey and node.op_type in RENAMING):
+            pending += [n for n in node.input[:1] if n not in seen]
             seen.update(node.input)
     return False
 

@@ -34,6 +34,7 @@ LEGACY = (
     ("TimeDistributed", "time_major", False),
 )
 """What Keras 2 wrote for each layer of a class, and Keras 3 refuses, though it says nothing."""
+MERGING = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 MAX_NAMED = 10
 
 
@@ -117,7 +118,11 @@ def _has(name: str) -> bool:
 
 
 def modernise(config: dict[str, Any]) -> bool:
-    """Leave out of `config` what Keras 2 wrote and Keras 3 refuses; whether there was anything."""
+    """Make of `config` what Keras 3 takes and means the same; whether anything had to change.
+
+    What Keras 2 wrote and Keras 3 refuses, though it says nothing, is left out. `x + y` is written
+    into a `.h5` under the name of the layer that adds, which takes its operands as one list.
+    """
     changed = False
     for row in objects(config):
         inner = row.get("config")
@@ -127,4 +132,23 @@ def modernise(config: dict[str, Any]) -> bool:
             if row["class_name"] == name and key in inner and inner[key] == nothing:
                 del inner[key]
                 changed = True
+        if row["class_name"] in MERGING and "module" not in row:
+            for node in row.get("inbound_nodes") or ():
+                changed |= _join_operands(node)
     return changed
+
+
+def _join_operands(node: Any) -> bool:
+    """Make one list of two tensors of the same rank; whether there were two."""
+    args = node.get("args") if isinstance(node, dict) else None
+    if not isinstance(args, list) or len(args) != 2:
+        return False
+    ranks = set()
+    for arg in args:
+        if not isinstance(arg, dict) or arg.get("class_name") != "__keras_tensor__":
+            return False
+        ranks.add(len(arg["config"]["shape"]))
+    if len(ranks) != 1:
+        return False
+    node["args"] = [args]
+    return True

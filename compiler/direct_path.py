@@ -41,6 +41,9 @@ FRAMEWORK = "pytorch"
 CLEARLY = 0.85
 """The part of the graph's time that the direct one takes at most, to be kept."""
 
+ROUNDS = 3
+"""Every run of an artifact starts a process, which imports torch."""
+
 Build = Callable[[Path], Artifact]
 """Builds the artifact of the graph in a folder."""
 
@@ -193,7 +196,7 @@ def _race(
     ]
     subjects = [latency.Subject(target, entry, optimized.signature) for entry in entries]
     place = cache_folder() / "paths" / f"{_key(target, entries)}.json"
-    figures = latency.race(subjects, direct[0] / "race", request.limits)
+    figures = latency.race(subjects, direct[0] / "race", request.limits, ROUNDS)
     through, straight = (statistics.median(column) for column in zip(*figures, strict=True))
     ratios = [b / a for a, b in figures]
     ratio = statistics.median(ratios)

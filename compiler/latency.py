@@ -60,7 +60,9 @@ def require(
     return judge(options, int8.target.name, race(subjects, scratch, limits))
 
 
-def race(subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits) -> list[list[float]]:
+def race(
+    subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits, rounds: int = ROUNDS
+) -> list[list[float]]:
     """Time the artifacts in turns: for each round the median of each, in ms.
 
     Raises:
@@ -89,7 +91,7 @@ def race(subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits) -> li
     counts = [_runs(time_ms(*pair, LEAST_RUNS)) for pair in pairs]
     return [
         [time_ms(*pair, count) for pair, count in zip(pairs, counts, strict=True)]
-        for _ in range(ROUNDS)
+        for _ in range(rounds)
     ]
 
 

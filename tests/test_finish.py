@@ -26,7 +26,7 @@ from conftest import ROOT
 import infc as api
 from infc import deferral, report, verification
 from infc.bundle import open_bundle, sha256_of
-from infc.device import completing, producing, trtexec
+from infc.device import completing, producing, requirements, trtexec
 from infc.device.device_error import DeviceError
 from infc.diagnostics import InfcError
 
@@ -515,19 +515,21 @@ def order(bundle: Path) -> producing.Order:
 )
 def test_the_release(bundle: Path, version: str, fine: bool) -> None:
     if fine:
-        producing.require_release(order(bundle), version)
+        requirements.require_release(order(bundle), version)
         return
     with pytest.raises(DeviceError, match=r"the bundle is for 10\.3 or a later 10\.x") as caught:
-        producing.require_release(order(bundle), version)
+        requirements.require_release(order(bundle), version)
     assert caught.value.exit_code == 4
 
 
 def test_the_compute_capability(bundle: Path) -> None:
-    producing.require_gpu(order(bundle), GPU)
+    requirements.require_gpu(order(bundle), GPU)
     with pytest.raises(DeviceError, match="sm110; the bundle is for sm87"):
-        producing.require_gpu(order(bundle), {**GPU, "name": "Thor", "compute_capability": "sm110"})
+        requirements.require_gpu(
+            order(bundle), {**GPU, "name": "Thor", "compute_capability": "sm110"}
+        )
     with pytest.raises(DeviceError, match="there is no GPU to build the engine on: no driver"):
-        producing.require_gpu(order(bundle), {"reason": "no driver"})
+        requirements.require_gpu(order(bundle), {"reason": "no driver"})
 
 
 def test_a_wrong_release_and_a_missing_gpu_end_to_end(

@@ -121,10 +121,9 @@ class FarSide:
             part = file.with_name(file.name + PART)
             if file.is_file() and file.stat().st_size == size and _sha256(file) == sha256:
                 there[name] = size
-            elif part.is_file() and part.stat().st_size <= size:
+            elif part.is_file() and part.stat().st_size < size:
                 there[name] = part.stat().st_size
-        python = ".".join(map(str, sys.version_info[:3]))
-        return {"there": there, "free": self._free(), "folder": str(self.folder), "python": python}
+        return {"there": there, "free": self._free(), "folder": str(self.folder)}
 
     def _hold(self, token: str) -> None:
         """Hold the folder; what is left of this very command's last connection is ended."""
@@ -174,7 +173,6 @@ class FarSide:
         if _sha256(part) != header["sha256"]:
             part.unlink()
             raise FailedError("damaged", f"{header['path']} arrived damaged")
-        part.chmod(0o755 if header.get("program") else 0o644)
         part.replace(file)
         return {"ok": True}
 

@@ -485,6 +485,18 @@ def test_a_part_that_is_not_the_beginning_is_sent_anew(large_bundle: Path, there
     assert there.left_behind == []
 
 
+def test_a_part_that_has_arrived_and_has_no_name_yet(large_bundle: Path, there: Loopback) -> None:
+    """Cut between the last byte and the rename."""
+    there.tell(limits=f"cut:{WEIGHTS_BYTES // 2} cut:0 cut:0 cut:0")
+    assert codes(finish(large_bundle, there)) == ["E513"]
+    (there.folder / "limits").unlink()
+    (part,) = there.cache.rglob("*.part")
+    shutil.copyfile(large_bundle / "model" / "model.onnx", part)
+    done = finish(large_bundle, there)
+    assert codes(done) == ["E608"], done.out
+    assert there.left_behind == []
+
+
 def start(bundle: Path, there: Loopback, *words: str) -> subprocess.Popen[str]:
     """`infc finish` in a process of its own."""
     program = [sys.executable, "-c", "from infc.cli import main; main()"]

@@ -435,8 +435,9 @@ def inspect(path: AnyPath) -> dict[str, Any]:
     the model, which is described.
 
     Raises:
-        InfcError: E100, E101 or E102 for a model that cannot be read, E702 for a damaged bundle,
-            E411 for a damaged ranges file.
+        InfcError: E100, E101 or E102 for a model that cannot be read, E116 or E117 for another
+            framework's file that is unsafe or damaged, E702 for a damaged bundle, E411 for a
+            damaged ranges file.
     """
     return inspection.inspect(Path(path))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from infc.frontends.containers.archives import damaged
@@ -85,7 +86,7 @@ def _bounded(table: FlatTable, field: int) -> list[FlatTable]:
     return list(table.tables(field))
 
 
-def _index(number: int, rows: list[object] | list[str] | list[Value], what: str) -> int:
+def _index(number: int, rows: Sequence[object], what: str) -> int:
     if not 0 <= number < len(rows):
         raise MalformedTableError(f"there is no {what} {number}")
     return number

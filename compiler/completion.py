@@ -12,6 +12,12 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
+MODEL_SUFFIXES = {
+    *(".onnx", ".pt", ".pth", ".pt2", ".jit", ".safetensors"),
+    *(".keras", ".h5", ".hdf5", ".tflite", ".pb"),
+}
+"""Only for completion: what a file is, its bytes say."""
+
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
@@ -64,8 +70,8 @@ def _items(rows: Iterable[tuple[str, str]], incomplete: str) -> list[CompletionI
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Files named `*.onnx`, and the folders on the way to them."""
-    return _paths(incomplete, lambda path: path.suffix == ".onnx")
+    """Files named as models are, SavedModels, and the folders on the way to them."""
+    return _paths(incomplete, _is_model)
 
 
 def bundles(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -77,7 +83,11 @@ def models_and_bundles(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Either."""
-    return _paths(incomplete, lambda path: path.suffix == ".onnx" or _is_bundle(path))
+    return _paths(incomplete, lambda path: _is_model(path) or _is_bundle(path))
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix in MODEL_SUFFIXES or (path / "saved_model.pb").is_file()
 
 
 def _is_bundle(path: Path) -> bool:

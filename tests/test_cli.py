@@ -307,6 +307,11 @@ def test_completion_of_paths(tmp_path: Path) -> None:
     assert complete("infc compile d", tmp_path) == ["deep/er/b.onnx"]
     assert complete("infc verify b", tmp_path) == ["build/x-cpu"]
     assert complete("infc inspect ", tmp_path) == ["a.onnx", "build/", "deep/"]
+    for name in ("other/net.pt2", "other/net.tflite", "other/saved/saved_model.pb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = ["other/net.pt2", "other/net.tflite", "other/saved"]
+    assert complete("infc compile other/", tmp_path) == found
     assert complete("infc verify none/", tmp_path) == []
 
 

@@ -286,7 +286,7 @@ void check_release(const infc_bundle& bundle) {
   const bool portable = tensorrt::is_on(bundle, "version-compatible");
   if (same || (portable && later)) return;
   const std::string wanted = std::to_string(built.major) + "." + std::to_string(built.minor);
-  throw Error(std::string("the engine of `") + bundle.name + "` was built with " +
+  throw Error(std::string("the artifact of `") + bundle.name + "` was built with " +
               tensorrt::kName + " " + bundle.runtime_version + ", and this program runs " +
               found.text() + ": it needs " + wanted + (portable ? " or later" : "") +
               "; engines do not move between releases");

@@ -15,7 +15,6 @@ from infc import (
     mixed_precision,
     own_calibration,
     pipeline,
-    precision,
     pruning,
     quantizing,
     targets,
@@ -23,6 +22,7 @@ from infc import (
 )
 from infc.frontends import Reading, Source
 from infc.frontends.onnx import spec_of
+from infc.measured import Measured
 from infc.mixed_precision import Budget
 from infc.mixed_precision.layers import CANONICAL
 from infc.outcomes import Progress
@@ -49,7 +49,7 @@ class Optimized:
     operators: dict[str, dict[str, int]]
     reference: Reference | None
     proof: dict[str, Any]
-    measured: precision.Measured
+    measured: Measured
     pruning: dict[str, Any] | None = None
     """What the manifest says of it; `reference` is the pruned graph then."""
 
@@ -94,7 +94,7 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
         )
         reference = pruned.reference
         histogram["optimized"] = manifest.operators(source.model)
-    measured = precision.Measured(
+    measured = Measured(
         source.model,
         source.inputs,
         request.calibration,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from infc import native_types
 from infc.diagnostics import Diagnostic, Severity, fail
 from infc.formatting import listed
-from infc.precision import TYPES, Measured
+from infc.measured import Measured
+from infc.precision import TYPES
 from infc.request import Precision
 from infc.signature import TensorSpec
 from infc.targets import Target, back_end

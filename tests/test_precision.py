@@ -17,6 +17,7 @@ from onnx import numpy_helper
 
 from infc import precision, targets
 from infc.calibration.data import open_samples
+from infc.measured import Measured
 from infc.request import CalibrationOptions, Precision, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets.arithmetic import arithmetic_of
@@ -146,12 +147,10 @@ def test_a_flatbuffer_is_refused_at_fp16(tmp_path: Path) -> None:
     assert done.err.startswith("error[E205]: "), done.err
 
 
-def measured(model: ir.Model, folder: Path, **given: Any) -> precision.Measured:
+def measured(model: ir.Model, folder: Path, **given: Any) -> Measured:
     inputs = [TensorSpec("image", "float32", ("batch", 3, 16, 16))]
     options = {"calibration": None, "verify": VerifyOptions(), **given}
-    return precision.Measured(
-        model, inputs, scratch=folder / "measured", limits=WorkerLimits(), **options
-    )
+    return Measured(model, inputs, scratch=folder / "measured", limits=WorkerLimits(), **options)
 
 
 def test_the_graph_measures_itself(tmp_path: Path) -> None:

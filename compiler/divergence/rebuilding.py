@@ -29,6 +29,7 @@ from infc import (
 from infc.bundle import Bundle
 from infc.diagnostics import fail
 from infc.frontends import Reading, Source, recorded
+from infc.measured import Measured
 from infc.passes import pass_names
 from infc.quantization import Range
 from infc.quantizing import Calibrated
@@ -173,7 +174,7 @@ def _asked(subject: Bundle) -> frozenset[str]:
     return frozenset(subject.manifest.get("keep_float", ()))
 
 
-class _Recorded(precision.Measured):
+class _Recorded(Measured):
     """What can be measured, but for the values that the manifest says something about."""
 
     known: Mapping[str, Range]

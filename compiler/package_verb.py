@@ -89,7 +89,7 @@ def with_packages(
     out = packaged(rows, brief=rest["quiet"])
     return Output(
         {**told.document, **out.document},
-        "\n\n".join(text for text in (told.text, out.text) if text),
+        ("\n" if rest["quiet"] else "\n\n").join(text for text in (told.text, out.text) if text),
         combined_exit_code([told.exit_code, *failed]),
         (*told.diagnostics, *shown),
     )

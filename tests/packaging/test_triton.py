@@ -590,9 +590,11 @@ def test_compile_packages_each_target(
     for row in rows:
         folder = tmp_path / "many" / "triton" / row["name"]
         assert parsed(folder).name == row["name"]
-    one = [*command, "-o", str(tmp_path / "one"), "--repository", str(tmp_path / "repo")]
+    one = [*command[:-1], "-q", "-o", str(tmp_path / "one"), "--repository", str(tmp_path / "repo")]
     done = subprocess.run(one, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    paths = [str(tmp_path / "one" / "digits-cpu"), str(tmp_path / "repo" / "digits" / "1")]
+    assert done.stdout.splitlines() == paths
     assert parsed(tmp_path / "repo" / "digits").name == "digits"
     alone = [*INFC, "compile", str(DIGITS), "--repository", str(tmp_path / "x")]
     done = subprocess.run(alone, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -128,7 +128,7 @@ def _rewrite(node: ir.Node, state: _State) -> None:
             at=node,
             hint=f"{integers.name}_dequantized",
             dtype=ir.DataType.FLOAT,
-            shape=[int(n) for n in integers.shape or ()],
+            shape=_dims(integers),
         )
         _finish(node, "MatMul", [x, real], bias, edit)
     else:
@@ -153,7 +153,7 @@ def _rewrite(node: ir.Node, state: _State) -> None:
             [x_scale, scale],
             at=node,
             dtype=ir.DataType.FLOAT,
-            shape=[int(n) for n in scale.shape or ()],
+            shape=_dims(scale),
         )
         _finish(node, "Mul", [real, both], bias, edit)
 

@@ -22,10 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from infc.passes.pruning.choice import NORMS, SCOPES, Amount, choose
+from infc.passes.pruning.choice import NORMS, SCOPES, Amount, Mask, choose
 from infc.passes.pruning.counting import macs, parameters
 from infc.passes.pruning.surgery import remove, silence
 from infc.passes.pruning.tracking import Tracker, track
@@ -84,7 +83,7 @@ def silenced(model: ir.Model, amount: Amount) -> ir.Model:
     return clone
 
 
-def _rows(tracker: Tracker, gone: np.ndarray) -> tuple[tuple[PrunedLayer, ...], int]:  # type: ignore[type-arg]
+def _rows(tracker: Tracker, gone: Mask) -> tuple[tuple[PrunedLayer, ...], int]:
     rows, layers = [], 0
     for use in tracker.uses:
         if not use.outputs or const_tensor(use.value) is None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Axis = npt.NDArray[np.int64] | None
+Places = npt.NDArray[np.int64]
+"""Channels, one for each index along an axis."""
+Axis = Places | None
 
 
 class Channels:
@@ -21,7 +23,7 @@ class Channels:
         self._fixed = np.zeros(0, bool)
         self._averaged = np.zeros(0, bool)
 
-    def fresh(self, count: int) -> npt.NDArray[np.int64]:
+    def fresh(self, count: int) -> Places:
         """So many new channels."""
         first = len(self._parent)
         new = np.arange(first, first + count, dtype=np.int64)
@@ -30,7 +32,7 @@ class Channels:
         self._averaged = np.concatenate([self._averaged, np.zeros(count, bool)])
         return new
 
-    def roots(self, channels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def roots(self, channels: Places) -> Places:
         """One number for all that are tied; the shape of `channels`."""
         found = self._parent[channels]
         while True:
@@ -53,13 +55,13 @@ class Channels:
             self._unite(first, other)
         return first
 
-    def fold(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def fold(self, rows: Places) -> Places:
         """Tie the columns of (size, times): what lies side by side goes together; (size,)."""
         for column in rows.T[1:]:
             self._unite(rows[:, 0], column)
         return np.ascontiguousarray(rows[:, 0])
 
-    def _unite(self, a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> None:
+    def _unite(self, a: Places, b: Places) -> None:
         pairs = np.stack([self.roots(a), self.roots(b)], axis=1)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         for one, other in np.unique(pairs, axis=0):

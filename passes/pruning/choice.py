@@ -105,7 +105,8 @@ def _rows(array: npt.NDArray[np.generic], axis: int, norm: str) -> npt.NDArray[n
     rows = np.moveaxis(array.astype(np.float64), axis, 0).reshape(array.shape[axis], -1)
     with np.errstate(over="ignore", invalid="ignore"):
         sums = np.abs(rows).sum(axis=1) if norm == "l1" else (rows**2).sum(axis=1)
-    return np.nan_to_num(sums, nan=np.finfo(np.float64).max, posinf=np.finfo(np.float64).max)
+    beyond = np.finfo(np.float64).max
+    return np.where(np.isfinite(sums), sums, beyond)
 
 
 def _connected(

@@ -151,8 +151,8 @@ def _gemm(node: ir.Node, tracker: Tracker) -> bool:
 
 def _matmul(node: ir.Node, tracker: Tracker) -> bool:
     """MatMul of a (..., M, K) and b (..., K, N), constant or not."""
-    shapes = dims(given(node, 0)), dims(given(node, 1))
-    if shapes[0] is None or shapes[1] is None or min(map(len, shapes)) < 2:  # type: ignore[arg-type]
+    left_dims, right_dims = dims(given(node, 0)), dims(given(node, 1))
+    if left_dims is None or right_dims is None or min(len(left_dims), len(right_dims)) < 2:
         return False
     a, b = tracker.of(node, 0), tracker.of(node, 1)
     weights = [index for index in (0, 1) if tracker.use(node, index) is not None]
@@ -164,8 +164,8 @@ def _matmul(node: ir.Node, tracker: Tracker) -> bool:
     for index, axis in ((0, -2), (1, -1)):
         if index in weights:
             tracker.produces(node, index, axis)
-    size = max(len(shapes[0]), len(shapes[1])) - 2
-    rows = [(a.axes[:-2], shapes[0][:-2]), (b.axes[:-2], shapes[1][:-2])]
+    size = max(len(left_dims), len(right_dims)) - 2
+    rows = [(a.axes[:-2], left_dims[:-2]), (b.axes[:-2], right_dims[:-2])]
     batch = broadcast(tracker, rows, size)
     left, right = a.axes[-2], b.axes[-1]
     zero = (left is None or a.zero or 0 in weights) and (right is None or b.zero or 1 in weights)

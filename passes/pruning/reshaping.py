@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.pruning.channels import Axis, Channels
+from infc.passes.pruning.channels import Axis, Channels, Places
 from infc.passes.pruning.tracking import Kept, Rule, Tracker
 from infc.passes.rewriting import Dim, Edit, attribute, const_array, dims, given, producer
 
@@ -109,15 +109,12 @@ def _block(
     if wanted[best] == 1:
         channels.fix(axis)
         return none
-    none[best] = channels.fold(np.unique(rows[best], axis=1) if _wide(rows[best]) else rows[best])
+    wide = rows[best].shape[1] > 1
+    none[best] = channels.fold(np.unique(rows[best], axis=1) if wide else rows[best])
     return none
 
 
-def _wide(rows: np.ndarray) -> bool:  # type: ignore[type-arg]
-    return rows.shape[1] > 1
-
-
-def _uniform(channels: Channels, rows: np.ndarray) -> bool:  # type: ignore[type-arg]
+def _uniform(channels: Channels, rows: Places) -> bool:
     """Whether what would be tied is one channel already."""
     roots = channels.roots(rows)
     return bool((roots == roots[:, :1]).all()) and rows.shape[0] > 1

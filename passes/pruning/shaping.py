@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.pruning.channels import Axis
+from infc.passes.pruning.channels import Axis, Places
 from infc.passes.pruning.reshaping import entries_of, stated, write_shape
 from infc.passes.pruning.tracking import Kept, Rule, Tracker
 from infc.passes.rewriting import (
@@ -181,7 +181,7 @@ def _slice(node: ir.Node, tracker: Tracker) -> bool:
 def _write_slice(
     node: ir.Node,
     bounds: tuple[tuple[int, ...], tuple[int, ...]],
-    moved: dict[int, tuple[np.ndarray, int, int]],  # type: ignore[type-arg]
+    moved: dict[int, tuple[Places, int, int]],
     tracker: Tracker,
 ) -> None:
     def fix(edit: Edit, kept: Kept) -> None:
@@ -225,8 +225,8 @@ def _gather(node: ir.Node, tracker: Tracker) -> bool:
 
 def _write_indices(
     node: ir.Node,
-    axis: np.ndarray,  # type: ignore[type-arg]
-    wanted: np.ndarray,  # type: ignore[type-arg]
+    axis: Places,
+    wanted: Places,
     tracker: Tracker,
 ) -> None:
     def fix(edit: Edit, kept: Kept) -> None:

@@ -22,7 +22,7 @@ from infc.building import require_toolchain
 from infc.bundle import Bundle
 from infc.comparison import THRESHOLDS, OutputError, Threshold
 from infc.deferral import require_finished
-from infc.diagnostics import Diagnostic, ExitCode, Severity
+from infc.diagnostics import Diagnostic, ExitCode, Severity, fail
 from infc.divergence.layers import Layer, layers_of
 from infc.divergence.measuring import Bench, float_answers, is_input
 from infc.divergence.rebuilding import load_source, rebuild
@@ -96,10 +96,12 @@ def debug_accuracy(
     are measured alone are found by bisection.
 
     Raises:
-        InfcError: E606 where `source` is another model than the bundle's, E702 for a damaged
+        InfcError: E205 for TorchScript that was traced from the source itself, E606 where `source`
+            is another model than the bundle's, E702 for a damaged
             bundle, E501 for a missing back end, E601 where the passes are to blame, E1xx, E5xx.
     """
     subject, target = _open(path, toolchains or {})
+    _require_graph(subject)
     require_toolchain(target)
     with scratch_folder() as scratch:
         progress("", "reading the model")
@@ -137,6 +139,20 @@ def debug_accuracy(
         identical,
         () if identical else (_differs(path),),
     )
+
+
+def _require_graph(subject: Bundle) -> None:
+    """Refuse an artifact that no graph of infc's was built into.
+
+    Raises:
+        InfcError: E205.
+    """
+    if subject.manifest["artifact"]["notes"].get("path") == "direct":
+        raise fail(
+            "E205",
+            f"`{subject.path}` was made of the PyTorch model directly: it has no graph to look into",
+            help="compile with `-X path=ir`, and debug that",
+        )
 
 
 def _rows(

@@ -110,7 +110,7 @@ def _traced(
     into = [inputs.index(name) for name in names[0]]
     out = [names[1].index(name) for name in outputs]
 
-    class Model(torch.nn.Module):
+    class Model(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.flat = module

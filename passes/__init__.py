@@ -62,6 +62,7 @@ _REWRITES = (
     _rewrite("simplify-reshape", "chains of Reshape, Flatten, Squeeze, Unsqueeze made one or none"),
     _rewrite("fuse-gemm", "rank-two MatMul with Add and Transpose made Gemm"),
     _rewrite("push-transpose", "transposes merged, cancelled, pushed to where they cancel"),
+    _rewrite("absorb-transpose", "a transpose before a flattening into the weights behind it"),
 )
 """Algebraic rewrites, by their golden graphs in tests/passes."""
 
@@ -173,6 +174,11 @@ ORDER: tuple[tuple[str, str, str], ...] = (
         "simplify-reshape",
         "push-transpose",
         "a transpose joins a reshape only where no other reshape would take it first",
+    ),
+    (
+        "push-transpose",
+        "absorb-transpose",
+        "weights are permuted only for a transpose that cancels nowhere",
     ),
 )
 """(earlier, later, why): checked against PIPELINE by a test."""

@@ -68,6 +68,19 @@ def test_a_module_that_is_there_already(imported: Load) -> None:
     assert imported("instance", "input=1..4x4").outputs == {"output": ("batch", 3)}
 
 
+@pytest.mark.parametrize("name", ["compiled", "parallel"])
+def test_what_is_put_around_a_module_goes(imported: Load, name: str) -> None:
+    found = imported(name, "x=1..4x3x8x8")
+    assert found.answer["exporter"] == "torch.export"
+    assert found.outputs == {"output": ("batch", 5)}
+
+
+def test_a_factory_of_torchscript(imported: Load) -> None:
+    found = imported("scripted", "x=1..4x3x8x8")
+    assert found.answer["exporter"] == "torchscript"
+    assert found.error < 1e-6
+
+
 @pytest.mark.parametrize("name", ["nested", "nested_by_keyword"])
 def test_nested_inputs_and_outputs_have_readable_names(imported: Load, name: str) -> None:
     found = imported(name, "batch_ids=nx3", "batch_pair_0=nx3")

@@ -28,6 +28,18 @@ def cnn_with_examples() -> tuple[nn.Module, tuple[Tensor, ...]]:
 instance = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
 
 
+def compiled() -> nn.Module:
+    return torch.compile(Cnn())
+
+
+def parallel() -> nn.Module:
+    return nn.DataParallel(Cnn())
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(Cnn())
+
+
 class Nested(nn.Module):
     def forward(self, batch: Any, scale: float = 2.0, mask: Tensor | None = None) -> Any:
         assert mask is None

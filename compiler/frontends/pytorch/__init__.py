@@ -41,6 +41,7 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
         state.save(module, folder)
         exported = exporting.export(loaded, module, call, folder)
     naming.write(exported, call.names, outputs.names, folder / MODEL)
+    exporting.clear(folder)
     notes = (*loaded.notes, *outputs.note(), *exported.notes)
     return {
         "exporter": exported.exporter,

@@ -9,6 +9,7 @@ values is never traced: torch.jit.script is tried on it, which keeps both branch
 
 from __future__ import annotations
 
+import shutil
 import sys
 import traceback
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def export(loaded: Loaded, flat: Any, call: Call, scratch: Path) -> Exported:
         if loaded.exported is not None:
             raise refusals.refusal(error) from error
         return _second(loaded, flat, call, scratch, error)
+
+
+def clear(scratch: Path) -> None:
+    """Remove the exporter's own files, which are as large as the model, once it is written."""
+    shutil.rmtree(scratch / scripts.FOLDER, ignore_errors=True)
 
 
 def _second(loaded: Loaded, flat: Any, call: Call, scratch: Path, first: Exception) -> Exported:

@@ -68,6 +68,8 @@ def _weights(order: Order, path: Path) -> Loaded:
 
 def _settled(loaded: Loaded) -> Loaded:
     """The module in evaluation mode, on the CPU and in float32."""
+    import torch
+
     module = loaded.module
     named = [*module.named_parameters(), *module.named_buffers()]
     absent = [name for name, tensor in named if tensor.is_meta]
@@ -79,8 +81,11 @@ def _settled(loaded: Loaded) -> Loaded:
             help="build it on the CPU, or give its weights: "
             "`infc compile WEIGHTS --model package.module:Class`",
         )
-    module = module.to("cpu").eval().requires_grad_(False)
-    return replace(_widened(loaded, named), module=module)
+    module = module.to("cpu").eval()
+    for parameter in module.parameters():
+        parameter.requires_grad = False
+    scripted = isinstance(module, torch.jit.ScriptModule)
+    return replace(_widened(loaded, named), module=module, scripted=scripted)
 
 
 def _widened(loaded: Loaded, named: list[tuple[str, Any]]) -> Loaded:

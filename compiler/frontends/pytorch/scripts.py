@@ -12,6 +12,9 @@ from infc.frontends.pytorch.programs import OPSET
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+FOLDER = "torchscript"
+"""Where the exporter writes, in the scratch folder."""
+
 
 def is_traceable(flat: Any, call: Call) -> bool:
     """Whether tracing takes down the whole model: nothing in it was made a constant."""
@@ -33,13 +36,13 @@ def convert(flat: Any, call: Call, scratch: Path) -> ir.Model:
         name: {axis: label for axis, label in enumerate(i.labels) if label}
         for name, i in zip(names, call.inputs, strict=True)
     }
-    folder = scratch / "torchscript"
+    folder = scratch / FOLDER
     folder.mkdir()
     path = folder / "model.onnx"
     torch.onnx.export(
         _traced(flat, call),
         call.examples,
-        path,
+        str(path),  # a Path is taken for a stream, which holds 2 GB at most
         dynamo=False,
         opset_version=OPSET,
         input_names=names,

@@ -96,7 +96,17 @@ def make(text: str, home: Path) -> tuple[Any, Examples | None]:
             f"`{text}` returns {what}, not a module",
             help="return a torch.nn.Module, or (module, example inputs)",
         )
-    return found, examples
+    return _unwrapped(found), examples
+
+
+def _unwrapped(module: Any) -> Any:
+    """The module itself, without what torch.compile or DataParallel put around it."""
+    import torch
+
+    parallel = torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel
+    while isinstance(module, parallel) or hasattr(module, "_orig_mod"):
+        module = module.module if isinstance(module, parallel) else module._orig_mod
+    return module
 
 
 def make_importable(home: Path) -> None:

@@ -150,7 +150,7 @@ def _require_graph(subject: Bundle) -> None:
     if subject.manifest["artifact"]["notes"].get("path") == "direct":
         raise fail(
             "E205",
-            f"`{subject.path}` was made of the PyTorch model directly: it has no graph to look into",
+            f"`{subject.path}` was traced from the PyTorch model: there is no graph to look into",
             help="compile with `-X path=ir`, and debug that",
         )
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from infc.passes.pruning.channels import Places
 from infc.passes.pruning.tracking import Tracker
 from infc.passes.rewriting import const_tensor, elements
 
@@ -51,7 +52,7 @@ class Group:
     places of a layer one of them is (heads, groups of a convolution).
     """
 
-    channels: npt.NDArray[np.int64]
+    channels: Places
     importance: npt.NDArray[np.float64]
     times: int
 
@@ -109,22 +110,25 @@ def _rows(array: npt.NDArray[np.generic], axis: int, norm: str) -> npt.NDArray[n
     return np.where(np.isfinite(sums), sums, beyond)
 
 
-def _connected(
-    layers: list[npt.NDArray[np.int64]],
-) -> list[list[npt.NDArray[np.int64]]]:
-    """Layers that have channels in common, together."""
-    groups: list[tuple[set[int], list[npt.NDArray[np.int64]]]] = []
-    for layer in layers:
-        seen, members = set(layer.tolist()), [layer]
-        rest = []
-        for known, others in groups:
-            if known.isdisjoint(seen):
-                rest.append((known, others))
-            else:
-                seen |= known
-                members = [*others, *members]
-        groups = [*rest, (seen, members)]
-    return [members for _, members in groups]
+def _connected(layers: list[Places]) -> list[list[Places]]:
+    """Layers that have channels in common, together, in the order of the first of each."""
+    parent = list(range(len(layers)))
+
+    def first(layer: int) -> int:
+        while parent[layer] != layer:
+            parent[layer] = parent[parent[layer]]
+            layer = parent[layer]
+        return layer
+
+    owner: dict[int, int] = {}
+    for number, layer in enumerate(layers):
+        for channel in np.unique(layer).tolist():
+            one, other = first(owner.setdefault(channel, number)), first(number)
+            parent[max(one, other)] = min(one, other)
+    groups: dict[int, list[Places]] = {}
+    for number, layer in enumerate(layers):
+        groups.setdefault(first(number), []).append(layer)
+    return list(groups.values())
 
 
 def _limits(groups: list[Group], amount: Amount) -> list[int]:

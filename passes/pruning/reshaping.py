@@ -21,7 +21,7 @@ from infc.passes.pruning.channels import Axis, Channels, Places
 from infc.passes.pruning.tracking import Kept, Rule, Tracker
 from infc.passes.rewriting import Dim, Edit, attribute, const_array, dims, given, producer
 
-MOST_PLACES = 1 << 24
+MOST_PLACES = 1 << 22
 """A block of more elements is not followed."""
 
 

@@ -31,7 +31,15 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, np.ndarray[Any, Any]]
     Runner = Callable[[Tensors], dict[str, np.ndarray[Any, Any]]]
 
-BACK_ENDS = ("onnxruntime", "openvino", "torchscript", "mindspore-lite", "tensorrt", "tensorrt-rtx")
+BACK_ENDS = (
+    "onnxruntime",
+    "openvino",
+    "torchscript",
+    "mindspore-lite",
+    "tvm",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 
 
@@ -90,6 +98,9 @@ class Worker:
     script: Path | None = None
     runner: Worker | None = None
     native: bool = False
+    fixed_addresses: bool = False
+    """Its memory lies where it lay last time, as far as the system allows: what is built there
+    depends on that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> d
         "payload": job.payload,
         "result": str(result),
         "memory_bytes": limits.memory_bytes,
+        "fixed_addresses": job.worker.fixed_addresses,
     }
     request.write_text(json.dumps(document), encoding="utf-8")
     start = job.log.stat().st_size if job.log.exists() else 0

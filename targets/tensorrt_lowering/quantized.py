@@ -133,10 +133,10 @@ def _along(f: Formula, value: ir.Value | None) -> ir.Value | None:
 
 
 def _dynamic(node: ir.Node, edit: Edit) -> bool:
-    if dtype_of(node.inputs[0]) != ir.DataType.FLOAT:
+    x = given(node, 0)
+    if x is None or dtype_of(x) != ir.DataType.FLOAT:
         return False
     f = Formula(node, edit)
-    x = node.inputs[0]
     low = f.min(f.reduce("ReduceMin", x, None, keepdims=0), 0.0)
     high = f.max(f.reduce("ReduceMax", x, None, keepdims=0), 0.0)
     span = f.div(f.sub(high, low), 255.0)

@@ -84,6 +84,14 @@ def test_precisions(net: Path, precision: str, no_gpu: None) -> None:
     assert manifest["verification"]["graph"]["ok"] is True
 
 
+def test_int8_twice_is_the_same_bytes(net: Path) -> None:
+    words = ("--precision", "int8", "--calibration", "random", "--no-verify")
+    bundle, _, _ = compiled(net, "-t", "rtx-any", *words)
+    first = (bundle / "model" / "model.engine").read_bytes()
+    bundle, _, _ = compiled(net, "-t", "rtx-any", *words)
+    assert (bundle / "model" / "model.engine").read_bytes() == first
+
+
 def test_several_profiles_and_a_workspace(net: Path) -> None:
     words = ("-X", "profiles=N=1;N=2..8@4", "-X", "workspace=256M", "-X", "profiling=detailed")
     bundle, manifest, _ = compiled(net, "-t", "rtx-any", "--no-verify", *words)

@@ -14,8 +14,11 @@ import pytest
 from command import infc, write_model
 from onnx import TensorProto, helper, numpy_helper
 
+from infc import targets
 from infc.bundle import open_bundle
 from infc.passes.dynamic_quantization import quantize_dynamic, round_columns
+from infc.request import Precision
+from infc.targets.dynamic import dynamic_of
 from infc.targets.onnxruntime_recurrent import quantize_lstm
 from infc.targets.torchscript_dynamic import fuse_dynamic_linear
 
@@ -301,3 +304,9 @@ def test_a_recurrent_model(target: str, models: Path, tmp_path: Path, need_back_
     # Two LSTM cells of two matrices each, and a dense layer.
     assert document["conversion"]["converted"] == 5
     assert all(r["sqnr_db"] > 30 for r in document["verification"]["artifact"]["outputs"])
+
+
+def test_who_has_it_says_how() -> None:
+    for name in targets.BACK_ENDS:
+        end = targets.back_end(name)
+        assert (Precision.INT8_DYNAMIC in end.PRECISIONS) == (dynamic_of(end) is not None)

@@ -20,8 +20,8 @@ raised to its opset, legalised, checked, built, run and compared, with every num
 the back end is held to. A refusal is a diagnostic; a wrong answer is one that `infc compile` would
 refuse to publish (E602).
 
-tensorrt-rtx was run where there is no GPU: right is a graph that it took and built an engine of, and
-that, legalised, answers rightly in ONNX Runtime. The engines were not run.
+tensorrt-rtx was run where there is no GPU: right is a graph that it took and built an engine of,
+and that, legalised, answers rightly in ONNX Runtime. The engines were not run.
 
 | back end | tests | right | refused | wrong | crashed |
 |---|---|---|---|---|---|

@@ -59,7 +59,7 @@ def worker(target: Target) -> Worker:
     """Any environment that has the package.
 
     The names of an engine's inner tensors are numbered in the order of addresses: with random ones
-    an int8 engine is other bytes every time.
+    an engine of many layers, or of int8, is other bytes every time.
     """
     return Worker(target.toolchain, fixed_addresses=True)
 

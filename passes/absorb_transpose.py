@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from infc.passes.rewriting import (
     LAZY_BYTES,
+    Array,
     Edit,
     attribute,
     const_tensor,
@@ -113,7 +114,7 @@ def _single(scale: ir.Value | None) -> bool:
     return shape is not None and all(size == 1 for size in shape)
 
 
-def _order(perm: Perm, sizes: list[int]) -> np.ndarray:  # type: ignore[type-arg]
+def _order(perm: Perm, sizes: list[int]) -> Array:
     """For each element of the flattened transpose its place in what was transposed."""
     places = np.arange(prod(sizes)).reshape(sizes)
     return places.transpose([axis - 1 for axis in perm[1:]]).reshape(-1)
@@ -122,7 +123,7 @@ def _order(perm: Perm, sizes: list[int]) -> np.ndarray:  # type: ignore[type-arg
 def _permuted(
     value: ir.Value,
     axis: int,
-    order: np.ndarray,  # type: ignore[type-arg]
+    order: Array,
     product: ir.Node,
     edit: Edit,
 ) -> ir.Value | None:
@@ -141,7 +142,7 @@ def _permuted(
         return ir.tensor(np.take(elements(tensor), back, axis), dtype=tensor.dtype)
 
     made: ir.TensorProtocol = (
-        ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=tensor.shape)
+        ir.LazyTensor(evaluate, dtype=tensor.dtype, shape=ir.Shape(list(tensor.shape.numpy())))
         if tensor.nbytes > LAZY_BYTES
         else evaluate()
     )
@@ -152,7 +153,7 @@ def _dequantized(
     value: ir.Value,
     dequantize: ir.Node,
     axis: int,
-    order: np.ndarray,  # type: ignore[type-arg]
+    order: Array,
     product: ir.Node,
     edit: Edit,
 ) -> ir.Value | None:

@@ -113,9 +113,10 @@ def test_channels_first_leaves_no_transpose(imports: Mapping[str, Any], name: st
 
 
 def test_channels_first_before_flattening(imports: Mapping[str, Any]) -> None:
+    """The weights behind the flattening take the transpose in."""
     row = done(imports, "cnn-keras-nchw")
     assert row["inputs"] == {"image": ["float32", ["batch", 3, 16, 16]]}
-    assert row["after"].get("Transpose", 0) <= 1
+    assert "Transpose" not in row["after"]
 
 
 def test_channels_first_of_one_channel(imports: Mapping[str, Any]) -> None:
@@ -123,7 +124,8 @@ def test_channels_first_of_one_channel(imports: Mapping[str, Any]) -> None:
     row = done(imports, "grey-keras-nchw")
     assert row["inputs"] == {"luma": ["float32", ["batch", 1, "luma_dim1", "luma_dim2"]]}
     assert row["outputs"]["sharp"][1][1] == 1
-    assert not {"Transpose", "Reshape", "Unsqueeze", "Squeeze"} & set(row["after"])
+    # What Squeeze and Unsqueeze there are left compute the size of the transposed convolution.
+    assert not {"Transpose", "Reshape"} & set(row["after"])
 
 
 def test_what_is_no_image_stays(imports: Mapping[str, Any]) -> None:

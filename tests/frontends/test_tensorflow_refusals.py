@@ -15,8 +15,8 @@ from infc.frontends import Reading, load
 
 pytestmark = pytest.mark.timeout(1800)
 REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "lambda.keras": ("E113", "Lambda layer `twice`", {}),
-    "lambda.h5": ("E113", "Lambda layer `twice`", {}),
+    "lambda.keras": ("E113", "twice", {}),
+    "lambda.h5": ("E113", "twice", {}),
     "custom.keras": ("E114", "`Steep`", {}),
     "custom.h5": ("E114", "`Steep`", {}),
     "only.weights.h5": ("E114", "holds weights only", {}),

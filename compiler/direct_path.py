@@ -3,7 +3,7 @@
     -X path=ir       the optimised graph, as for every back end
     -X path=direct   the module, traced or scripted, frozen
     -X path=auto     both are built, verified and timed in turns; the graph's is kept unless the
-                     other is faster by a clear margin (the default)
+                     other is faster by a clear margin (the default, where there is a proof)
 
 Times differ from run to run and bundles may not: the manifest says which was kept, and why; the
 figures are in `timings.json` of the log folder. What was decided of two artifacts is remembered by
@@ -26,7 +26,6 @@ from infc.bundle import sha256_of
 from infc.diagnostics import InfcError, fail
 from infc.front import Optimized
 from infc.places import cache_folder
-from infc.reference import Reference
 from infc.request import Precision, Request
 from infc.targets import Artifact, Target, choice
 from infc.verification import check_artifact
@@ -66,27 +65,29 @@ def build(
     asked = _asked(request, optimized, target)
     if asked is None:
         return through_graph(output)
-    if asked == "ir":
+    if asked == "ir" or (asked == "auto" and optimized.reference is None):
         return _noted(through_graph(output), {OPTION: "ir"})
-    direct, why = _direct(request, optimized, target, scratch / "direct")
-    if direct is None and asked == "direct":
+    try:
+        direct = _direct(request, optimized, target, scratch / "direct")
+    except InfcError as error:
+        if asked == "auto":
+            return _noted(through_graph(output), {OPTION: "ir", "direct": _failed(error)})
         raise fail(
             "E204",
-            f"`{target.name}` cannot be built directly from the model: {why}",
+            f"`{target.name}` cannot be built directly: {error.diagnostics[0].message}",
+            notes=error.diagnostics[0].notes,
             help="`-X path=ir` goes through the graph",
-        )
-    if direct is None:
-        return _noted(through_graph(output), {OPTION: "ir", "direct": why})
+        ) from error
     if asked == "direct":
         return _keep(direct, scratch / "direct", output, {OPTION: "direct"})
     place = scratch / "ir"
     place.mkdir()
     try:
         graph = through_graph(place / "model")
-        _verify(request, optimized.reference, target, place / "model" / graph.entry, place)
+        _verify(request, optimized, target, place / "model" / graph.entry, place)
     except InfcError as error:
-        said = f"through the graph: {error.diagnostics[0].message}"
-        return _keep(direct, scratch / "direct", output, {OPTION: "direct", "ir": said})
+        only = {OPTION: "direct", "ir": _failed(error)}
+        return _keep(direct, scratch / "direct", output, only)
     watch.start("timing both paths")
     faster, figures = _race(request, optimized, target, (place, graph), (scratch, direct))
     watch.latency |= {"paths": figures}
@@ -130,10 +131,12 @@ def _obstacle(request: Request, optimized: Optimized, target: Target) -> str:
     return ""
 
 
-def _direct(
-    request: Request, optimized: Optimized, target: Target, folder: Path
-) -> tuple[Artifact | None, str]:
-    """The artifact in `folder`/model, verified; or None, and why there is none."""
+def _direct(request: Request, optimized: Optimized, target: Target, folder: Path) -> Artifact:
+    """The artifact in `folder`/model, verified.
+
+    Raises:
+        InfcError: E204 where the module can be neither traced nor scripted, E602, E5xx.
+    """
     folder.mkdir()
     source = optimized.source
     payload = {
@@ -153,21 +156,25 @@ def _direct(
         "`pytorch` while tracing the model",
         source.reference.worker,
     )
-    try:
-        value = workers.call(job, request.limits)
-        artifact = Artifact(value["entry"], tuple(value["files"]), value["notes"])
-        _verify(request, optimized.reference, target, folder / "model" / artifact.entry, folder)
-    except InfcError as error:
-        return None, error.diagnostics[0].message
-    return artifact, ""
+    value = workers.call(job, request.limits)
+    artifact = Artifact(value["entry"], tuple(value["files"]), value["notes"])
+    _verify(request, optimized, target, folder / "model" / artifact.entry, folder)
+    return artifact
 
 
 def _verify(
-    request: Request, reference: Reference | None, target: Target, entry: Path, scratch: Path
+    request: Request, optimized: Optimized, target: Target, entry: Path, scratch: Path
 ) -> None:
-    if reference is not None:
-        # Not through `require`: whether the reference proves anything is settled on the graph.
-        check_artifact(reference.sets, target, entry, scratch, request.limits)
+    if optimized.reference is not None:
+        optimized.reference.require(
+            lambda sets: check_artifact(sets, target, entry, scratch, request.limits),
+            optimized.model,
+        )
+
+
+def _failed(error: InfcError) -> str:
+    """What the manifest says of a path that failed: the message, which may name places, is not."""
+    return f"failed ({', '.join(dict.fromkeys(d.code for d in error.diagnostics))})"
 
 
 def _keep(artifact: Artifact, place: Path, output: Path, notes: Mapping[str, Any]) -> Artifact:

@@ -45,6 +45,10 @@ def test_one_name_in_two_inputs_is_one_dimension(imported: Load) -> None:
     assert found.inputs == {"a": ("n", 3), "b": ("n", 3)}
 
 
+def test_inputs_are_in_the_order_of_forward(imported: Load) -> None:
+    assert list(imported("Add", "b=nx3", "a=nx3").inputs) == ["a", "b"]
+
+
 def test_equal_ranges_on_the_first_axis_are_one_batch(imported: Load) -> None:
     found = imported("Unused", "a=1..4x3", "b=1..4x3")
     assert found.inputs == {"a": ("batch", 3), "b": ("batch", 3)}

@@ -72,7 +72,7 @@ def plan(loaded: Loaded, specs: Sequence[InputSpec]) -> Call:
     found = [leaf for leaf in _named(args, kwargs, parameters) if is_tensor(leaf[1])]
     names = _exported_names(loaded) or unique([name for name, _ in found], set())
     given = {spec.name: spec for spec in specs}
-    for name in given.keys() - set(names):
+    for name in (name for name in given if name not in names):
         raise fail(
             "E106",
             f"the model has no input `{name}`",
@@ -125,7 +125,9 @@ def _arguments(
     _require_all(order, {*there, *kwargs}, len(args), specs)
     if not args and not kwargs and order:
         _ask_for([p.name for p in order][:1])
-    return args, kwargs
+    places = {name: place for place, name in enumerate(parameters)}
+    ordered = sorted(kwargs, key=lambda name: places.get(name, len(places)))
+    return args, {name: kwargs[name] for name in ordered}
 
 
 def _require_all(

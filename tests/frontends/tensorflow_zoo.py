@@ -107,6 +107,9 @@ def write_quantised(folder: Path) -> None:
             yield [np.random.randn(1, 16, 16, 3).astype(np.float32)]
 
     (folder / "int8_float_io.tflite").write_bytes(lite(model, samples))
+    wide = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+    spec = tf.lite.TargetSpec(supported_ops=[wide])
+    (folder / "int16.tflite").write_bytes(lite(model, samples, target_spec=spec))
     for dtype in (tf.int8, tf.uint8):
         io = {"inference_input_type": dtype, "inference_output_type": dtype}
         (folder / f"int8_{dtype.name}_io.tflite").write_bytes(lite(model, samples, **io))
@@ -193,6 +196,10 @@ class Module(tf.Module):
     def branch(self, x: Any) -> Any:
         return {"y": tf.cond(tf.reduce_sum(x) > 0.0, lambda: x * 2.0, lambda: x - 1.0)}
 
+    @tf.function(input_signature=[SPEC])
+    def noisy(self, x: Any) -> Any:
+        return {"y": x + tf.random.normal(tf.shape(x))}
+
     @tf.function(input_signature=[tf.TensorSpec(None, FLOAT, name="x")])
     def ranks(self, x: Any) -> Any:
         return {"y": x * 2.0}
@@ -209,7 +216,17 @@ class Writer(tf.Module):
 
 def write_saved_models(folder: Path) -> None:
     module, default = Module(), "serving_default"
-    names = ("plain", "stateful", "text", "unsupported", "several", "unread", "branch", "ranks")
+    names = (
+        "plain",
+        "stateful",
+        "text",
+        "unsupported",
+        "several",
+        "unread",
+        "branch",
+        "noisy",
+        "ranks",
+    )
     functions = {name: getattr(module, name).get_concrete_function() for name in names}
     for name, function in functions.items():
         tf.saved_model.save(module, str(folder / f"sm_{name}"), signatures={default: function})

@@ -27,6 +27,8 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sm_text": ("E108", "`text` is string", {}),
     "sm_none": ("E114", "has no signature", {}),
     "sm_two": ("E110", "`branch`, `plain`", {}),
+    "sm_noisy": ("E111", "random numbers", {}),
+    "int16.tflite": ("E111", "16 bits", {}),
     "sm_writes": ("E113", "`WriteFile`", {}),
     "sm_ranks": ("E115", "`x`", {}),
     "sm_no_variables": ("E114", "cannot load", {}),

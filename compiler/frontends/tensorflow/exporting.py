@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 OPSET = 17
 """What all back ends take and tf2onnx writes well: 18 moves the axes of reductions to an input."""
 FAILED = "Failed to convert node"
+RANDOM = (
+    *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
+    "RandomUniformLike",
+)
 
 
 def export(program: Program, path: Path) -> Exported:
@@ -130,6 +134,13 @@ def _require_onnx(model: Any, path: Path) -> None:
                 f"the operation {quoted(op)} has no counterpart in ONNX that tf2onnx knows",
                 where=f"{node.name} ({op})",
                 help="export the model without it, or cut it off: the part before or after it",
+            )
+        elif node.op_type in RANDOM:
+            findings.add(
+                "E111",
+                f"the model draws random numbers ({quoted(node.op_type)}): no two answers agree",
+                where=f"{node.name} ({node.op_type})",
+                help="make the noise an input, or export the model for inference",
             )
     findings.stop_here()
 

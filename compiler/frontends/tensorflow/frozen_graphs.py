@@ -109,8 +109,7 @@ def _require_frozen(rows: Sequence[Any], path: Path) -> None:
         shown = ", ".join(quoted(name) for name in found[:3]) + (", ..." if found[3:] else "")
         raise fail(
             "E114",
-            f"the graph in `{path}` is not frozen: the values of {len(found)} variables are not in "
-            f"it ({shown})",
+            f"the graph in `{path}` is not frozen: its variables have no values ({shown})",
             help="freeze it where its checkpoint is, or name the folder of the SavedModel",
         )
 

@@ -7,7 +7,8 @@ one `<input>_dim<axis>`. With the layout "nchw", image inputs and outputs move t
 
 An input is an image where all that reads it, through operators that keep the axes apart, is a
 Transpose to N, C, H, W, which is how tf2onnx feeds a convolution, pooling or resizing; an output
-likewise where it comes from a Transpose back. The pass `push-transpose` then takes both away.
+likewise where it comes from a Transpose back. One channel is moved by reshaping, there as here.
+The passes `push-transpose`, `simplify-reshape` and `absorb-transpose` then take both away.
 """
 
 from __future__ import annotations
@@ -26,10 +27,6 @@ from infc.frontends.onnx_context import subgraphs
 from infc.frontends.tensorflow.programs import Port
 from infc.signature import numpy_dtype
 
-RENAMING = ("Reshape", "Squeeze", "Unsqueeze")
-CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "DepthToSpace")
-"""What a picture of one channel is reshaped for."""
-
 if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
 
@@ -44,6 +41,9 @@ KEEPING = frozenset(
     )
 )
 """Operators that an image goes through, axes in place, until a convolution takes it."""
+RENAMING = ("Reshape", "Squeeze", "Unsqueeze")
+CHANNELS_FIRST = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "DepthToSpace")
+"""What an image of one channel, which is reshaped and not transposed, is reshaped for."""
 
 
 @dataclass(frozen=True, slots=True)

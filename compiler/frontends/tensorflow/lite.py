@@ -32,6 +32,7 @@ def export(path: Path) -> Exported:
 
     interpreter = _open(path)
     inputs, outputs = _inputs(interpreter), _outputs(interpreter)
+    _require_8_bits(interpreter, path)
     model = exporting.convert(
         path, lambda: process_tf_graph(None, opset=exporting.OPSET, tflite_path=str(path))
     )
@@ -40,6 +41,20 @@ def export(path: Path) -> Exported:
         tuple((row["name"], p) for row, p in inputs),
         tuple((row["name"], name) for row, name in outputs),
     )
+
+
+def _require_8_bits(interpreter: Any, path: Path) -> None:
+    """Refuse activations in 16 bits: `QuantizeLinear` has them from opset 21 on; E111."""
+    rows = interpreter.get_tensor_details()
+    wide = [r for r in rows if r["dtype"].__name__ == "int16" and r["quantization"][0]]
+    if wide:
+        raise fail(
+            "E111",
+            f"`{path}` is quantised to 16 bits ({len(wide)} tensors): no back end computes in them",
+            where=f"{path.name}:{wide[0]['name']}",
+            help="convert it with 8-bit activations, or without quantisation and use "
+            "`--precision int8`",
+        )
 
 
 def runner(path: Path) -> Runner:

@@ -375,6 +375,14 @@ _TABLE = (
         "is taken for a batch of 1 to 16.",
     ),
     Code(
+        "E207",
+        "a dimension has to be fixed",
+        ExitCode.USAGE,
+        "The back end plans all memory when it compiles, so that nothing is decided, or allocated, "
+        "when the model runs: every dimension has to be a number. `--input NAME=1x3x224x224` "
+        "fixes those of an input. For several sizes compile several bundles.",
+    ),
+    Code(
         "E300",
         "internal error",
         ExitCode.BUILD_FAILED,

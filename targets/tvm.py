@@ -97,10 +97,37 @@ def cpu_of(target: Target) -> Cpu:
 
 
 def legalize(model: ir.Model, target: Target) -> None:
-    """Channels last, and what TVM's importer lacks said otherwise."""
+    """Channels last, and what TVM's importer lacks said otherwise.
+
+    Raises:
+        InfcError: E207 for an input whose shape is not fixed.
+    """
     from infc.targets.tvm_lowering import lower
 
+    for value in model.graph.inputs:
+        _require_fixed(value)
     lower(model)
+
+
+def _require_fixed(value: ir.Value) -> None:
+    """Refuse an input with a dimension that is no number.
+
+    Raises:
+        InfcError: E207.
+    """
+    if value.shape is None:
+        what = f"the rank of `{value.name}` is not known"
+        raise fail("E207", what, help=f"give its shape: `--input {value.name}=...`")
+    open_dims = [str(d.value) for d in value.shape if not isinstance(d, int)]
+    if not open_dims:
+        return
+    # The first dimension is a batch, as a rule; of the others nothing is known.
+    example = [d if isinstance(d, int) else "N" if i else 1 for i, d in enumerate(value.shape)]
+    raise fail(
+        "E207",
+        f"{', '.join(f'`{d}`' for d in open_dims)} of `{value.name}` has to be fixed",
+        help=f"for example `--input {value.name}={'x'.join(map(str, example))}`",
+    )
 
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:
@@ -114,20 +141,12 @@ def build(job: BuildJob) -> Artifact:
     """Compile the kernels and link the library.
 
     Raises:
-        BackEndError: a shape that is not fixed, or the C compiler is missing or refuses.
+        BackEndError: a shape that depends on values, or the C compiler is missing or refuses.
     """
     from infc.targets.tvm_compiler import compile_model
     from infc.targets.tvm_compiler.library import CompilerError, write_library
     from infc.targets.tvm_compiler.plan import UnplannedError
 
-    open_dims = sorted(
-        {str(d) for s in job.inputs for d in s.shape or ("?",) if isinstance(d, str)}
-    )
-    if open_dims:
-        example = f"--input {job.inputs[0].name}=1x..."
-        raise BackEndError(
-            f"the dimensions {', '.join(open_dims)} have to be fixed for a static plan ({example})"
-        )
     cpu = cpu_of(job.target)
     try:
         plan = compile_model(job.model, cpu)

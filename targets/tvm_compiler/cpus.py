@@ -30,6 +30,13 @@ class Cpu:
         """Elements in a vector register."""
         return max(1, self.vector_bytes // dtype_bytes)
 
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Sets of instructions to look for before a kernel runs, as GCC calls them; x86-64 only."""
+        if not self.triple.startswith("x86_64"):
+            return ()
+        return (*_LOOKED_FOR.get(self.mcpu, ()), *(name.lstrip("+") for name in self.features))
+
     def target(self) -> dict[str, Any]:
         """TVM's target, as `tvm.target.Target` takes it."""
         found: dict[str, Any] = {
@@ -72,6 +79,11 @@ _LEVELS = {
     "x86-64-v2": ("cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"),
 }
 """x86-64's levels, and what Linux calls that which each adds. Source: the x86-64 psABI."""
+_LOOKED_FOR = {
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+    "x86-64-v3": ("avx2", "bmi", "bmi2", "fma"),
+    "x86-64-v2": ("popcnt", "sse4.2", "ssse3"),
+}
 _BEYOND = {"avx512_vnni": "+avx512vnni", "avx512_bf16": "+avx512bf16", "asimddp": "+dotprod"}
 """What no level has: what Linux calls it, and what LLVM does."""
 

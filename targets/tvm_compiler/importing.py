@@ -42,13 +42,6 @@ def import_model(model: onnx.ModelProto, cpu: Cpu) -> Any:
             raise RefusedError(nodes[failed[-1]], reason) from error
 
 
-def converters(cpu: Cpu) -> frozenset[str]:
-    """The operators that have a converter."""
-    from tvm.relax.frontend.onnx import onnx_frontend
-
-    return frozenset({**onnx_frontend._get_convert_map(), **_own(cpu)})
-
-
 @contextlib.contextmanager
 def _importing_with(added: Mapping[str, Any]) -> Iterator[list[str]]:
     """Let the importer use `added` before its own; gives the names of nodes that fail."""

@@ -113,7 +113,7 @@ def write_sources(plan: Plan, cpu: Cpu, scratch: Path, name: str) -> list[Path]:
         built = tvm.tirx.build(module, target=tvm.target.Target(cpu.target()))
         built.write_to_file(str(scratch / "kernels.o"), "o")
     offsets = _write_weights(plan, scratch)
-    (scratch / "model.c").write_text(_tables(plan, offsets, name), encoding="utf-8")
+    (scratch / "model.c").write_text(_tables(plan, cpu, offsets, name), encoding="utf-8")
     for file in ("runtime.c", "plan.h", "infc_model.h"):
         shutil.copyfile(template_folder() / file, scratch / file)
     made = [scratch / "model.c", scratch / "runtime.c", scratch / "weights.S"]
@@ -165,7 +165,7 @@ def _write_weights(plan: Plan, scratch: Path) -> list[int]:
     return offsets
 
 
-def _tables(plan: Plan, offsets: Sequence[int], name: str) -> str:
+def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     shapes: list[int] = []
@@ -208,6 +208,7 @@ def _tables(plan: Plan, offsets: Sequence[int], name: str) -> str:
         copies=[{"source": c.source, "output": c.output} for c in plan.copies],
         arena_bytes=plan.arena_bytes,
         weight_bytes=sum(a.nbytes for a in plan.constants),
+        instructions=cpu.instructions,
     )
 
 
@@ -252,7 +253,7 @@ class Model:
 
         import numpy as np
 
-        inputs = [np.ascontiguousarray(feeds[name]) for name in self._inputs]
+        inputs = [np.asarray(feeds[name], order="C") for name in self._inputs]
         for i, (name, array) in enumerate(zip(self._inputs, inputs, strict=True)):
             wanted = self._type(0, i)
             if (array.dtype.name, array.shape) != wanted:

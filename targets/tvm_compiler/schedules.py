@@ -100,7 +100,10 @@ def _follower(sch: Any, block: Any) -> Any:
 
 
 def _extent(sch: Any, loop: Any) -> int:
-    return int(sch.get(loop).extent.value)
+    """How often a loop goes round; some extents are sums that nobody has added up."""
+    from tvm.sym.analyzer import Analyzer
+
+    return int(Analyzer().simplify(sch.get(loop).extent))
 
 
 def _spread(sch: Any, block: Any, cpu: Cpu) -> None:
@@ -201,20 +204,17 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
         last, inner_rows = sch.split(rest[-1], [None, tile.rows])
         rest, tall, inner = rest[:-1], [last], [inner_rows, inner_columns]
     outer = [columns, *rest, *tall] if _columns_weigh_more(here) else [*rest, columns, *tall]
-    if follower is not None:
+    if follower is None:
+        red = sch.get_loops(block)[len(outer) + len(inner) :]
+        tail = inner
+        sch.reorder(*outer, *red, *tail)
+    else:
         sch.reorder(*outer, *inner)
         sch.compute_at(block, outer[-1])
         own = sch.get_loops(block)[len(outer) :]
-    else:
-        own = sch.get_loops(block)
-        own = [x for x in own if not any(x.same_as(o) for o in outer)]
-        own = [*inner, *sch.get_loops(block)[len(outer) + len(inner) :]]
-    # Loops of one round are dropped where a block moves.
-    count = sum(v.iter_type == 2 and int(v.dom.extent.value) > 1 for v in here.iter_vars)
-    tail, red = own[: len(own) - count], own[len(own) - count :]
-    if follower is None:
-        sch.reorder(*outer, *red, *tail)
-    else:
+        # Loops of one round are dropped where a block moves.
+        count = sum(v.iter_type == 2 and int(v.dom.extent.value) > 1 for v in here.iter_vars)
+        tail, red = own[: len(own) - count], own[len(own) - count :]
         sch.reorder(*red, *tail)
     work = 1
     for var in here.iter_vars:
@@ -224,7 +224,8 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
     _finish_tile(sch, tail, width)
     if follower is not None:
         _finish_tile(sch, inner, width)
-    sch.decompose_reduction(block, red[0])
+    if red:
+        sch.decompose_reduction(block, red[0])
 
 
 def _columns_weigh_more(block: Any) -> bool:

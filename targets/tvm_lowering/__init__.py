@@ -1,4 +1,8 @@
-"""The graph as TVM is best given it: channels last, and what its importer lacks said otherwise."""
+"""The graph as TVM is best given it: channels last, and what its importer lacks said otherwise.
+
+lower = (constants lifted, shapes inferred, function bodies, recurrences written out)*
+channels last, transposes cancelled
+"""
 
 from __future__ import annotations
 
@@ -7,21 +11,63 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+MAX_ROUNDS = 8
+MAX_STEPS = 1024
+"""A recurrence over a longer sequence is not written out."""
+FOLDED = frozenset(("Constant", "ConstantOfShape", "Shape", "Size", "Range"))
+"""What a function's body computes constants by."""
+
 
 def lower(model: ir.Model) -> None:
     """Rewrite `model` in place."""
+    from infc.passes.rewriting import rewrite
+    from infc.targets.function_bodies import expand_functions
+    from infc.targets.mindspore_lite_lowering.recurrent import write_out
+    from infc.targets.tvm_lowering.channels_last import to_channels_last
+    from infc.targets.tvm_operators import TAKES
+
+    known = frozenset(("", op_type) for op_type in {*TAKES, *FOLDED, "LSTM", "GRU", "RNN"})
+    recurrences = dict.fromkeys(
+        ("LSTM", "GRU", "RNN"), lambda node, edit: write_out(node, edit, MAX_STEPS)
+    )
+    for _ in range(MAX_ROUNDS):
+        _tidy(model)
+        modified = expand_functions(model, known)
+        if modified:
+            _tidy(model)
+        modified |= bool(rewrite(model, recurrences).modified)
+        if not modified:
+            break
+    if to_channels_last(model):
+        _cancel_transposes(model)
+
+
+def _tidy(model: ir.Model) -> None:
+    """The neutral passes that have work again once something was written out."""
+    from infc.passes.eliminate_identity import EliminateIdentity
+    from infc.passes.fold_constants import FoldConstants
+    from infc.passes.fold_shapes import FoldShapes
+    from infc.passes.infer_shapes import InferShapes
+    from infc.passes.inline_constant_if import InlineConstantIf
+    from infc.passes.lift_constants import LiftConstants
+    from infc.passes.remove_unused import RemoveUnused
+
+    for step in (
+        *(LiftConstants(), InlineConstantIf(), InferShapes(), FoldShapes(), FoldConstants()),
+        *(EliminateIdentity(), RemoveUnused()),
+    ):
+        step(model)
+
+
+def _cancel_transposes(model: ir.Model) -> None:
     from infc.passes.eliminate_no_ops import EliminateNoOps
     from infc.passes.fold_constants import FoldConstants
-    from infc.passes.infer_shapes import InferShapes
     from infc.passes.push_transpose import PushTranspose
     from infc.passes.remove_unused import RemoveUnused
-    from infc.targets.tvm_lowering.channels_last import to_channels_last
 
-    InferShapes()(model)
-    if to_channels_last(model):
-        for _ in range(8):
-            modified = False
-            for step in (PushTranspose(), EliminateNoOps(), FoldConstants(), RemoveUnused()):
-                modified |= bool(step(model).modified)
-            if not modified:
-                break
+    for _ in range(MAX_ROUNDS):
+        modified = False
+        for step in (PushTranspose(), EliminateNoOps(), FoldConstants(), RemoveUnused()):
+            modified |= bool(step(model).modified)
+        if not modified:
+            break

@@ -27,7 +27,8 @@ enum {
   INFC_MODEL_OK = 0,
   INFC_MODEL_NO_MEMORY = 1, /* create: the arena, or a thread, is not to be had */
   INFC_MODEL_NO_SPACE = 2,  /* place: the memory is too small, or not aligned to 64 bytes */
-  INFC_MODEL_FAILED = 3     /* run: a kernel refused; infc_model_message says why */
+  INFC_MODEL_FAILED = 3,    /* run: a kernel refused; infc_model_message says why */
+  INFC_MODEL_WRONG_CPU = 4  /* create, place: the kernels use instructions that it does not have */
 };
 
 /* The version of this interface that the library was built with. */

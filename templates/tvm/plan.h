@@ -54,4 +54,7 @@ extern const size_t infc_arena_bytes;
 extern const size_t infc_weight_bytes;
 extern const unsigned char infc_weights[];
 
+/* Whether this processor has the instructions that the kernels use. */
+int infc_cpu_fits(void);
+
 #endif

@@ -156,6 +156,7 @@ int TVMBackendParallelLaunch(Task task, void* data, int tasks) {
   return task(0, &group, data);
 }
 
+#ifndef INFC_NO_MALLOC
 static int start_threads(infc_model* model, int threads) {
   (void)threads;
   model->threads = 1;
@@ -163,6 +164,7 @@ static int start_threads(infc_model* model, int threads) {
 }
 
 static void stop_threads(infc_model* model) { (void)model; }
+#endif
 
 #else
 
@@ -317,6 +319,7 @@ int infc_model_place(void* memory, size_t bytes, infc_model** made) {
   if (memory == NULL || bytes < infc_model_bytes() || (uintptr_t)memory % ALIGNMENT != 0) {
     return INFC_MODEL_NO_SPACE;
   }
+  if (!infc_cpu_fits()) return INFC_MODEL_WRONG_CPU;
   unsigned char* at = memory;
   infc_model* model = memory;
   memset(model, 0, sizeof *model);

@@ -62,11 +62,21 @@ REFUSALS: dict[tuple[str, str], Refusal] = {
     ("mindspore-lite", "loop"): ("E203", ("Loop",)),
     ("mindspore-lite", "lstm"): ("E203", ("LSTM",)),
     ("mindspore-lite", "determinant"): ("E203", ("Det",)),
+    ("tvm", "dynamic-batch"): ("E207", ()),
+    ("tvm", "bounded-batch"): ("E207", ()),
+    ("tvm", "dynamic-shapes"): ("E207", ()),
+    ("tvm", "empty-tensors"): ("E203", ("Relu", "Concat")),
+    ("tvm", "external-data"): ("E207", ()),
+    ("tvm", "lstm"): ("E207", ()),
+    ("tvm", "transformer-block"): ("E207", ()),
+    ("tvm", "conditional"): ("E203", ("If",)),
+    ("tvm", "loop"): ("E203", ("Loop",)),
     **TENSORRT_REFUSALS,
 }
 """(back end, case): the code, and for E203 the operators. openvino's CPU plugin saturates at 32
 bits; verification says so before a wrong artifact is published. mindspore-lite computes in float32
-and int32, takes no subgraphs, no empty tensors, and no output that no operator makes."""
+and int32, takes no subgraphs, no empty tensors, and no output that no operator makes. tvm's
+artifacts have fixed shapes and no control flow."""
 
 
 @pytest.fixture(params=BACK_ENDS)

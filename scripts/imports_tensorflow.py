@@ -35,6 +35,8 @@ REFUSED = {
     "a model that was never built": "unbuilt.keras",
     "text inputs": "text.keras",
     "state from call to call": "stateful.keras",
+    "random numbers": "sm_noisy",
+    "a file quantised to 16 bits": "int16.tflite",
     "a SavedModel without a signature": "sm_none",
     "several signatures": "sm_two",
     "a SavedModel that writes a file": "sm_writes",

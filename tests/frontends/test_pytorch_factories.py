@@ -150,6 +150,25 @@ def test_branches_on_values_are_scripted_never_traced(imported: Load) -> None:
     assert found.inputs == {"x": ("batch", 4)}
 
 
+def test_a_length_that_torch_export_fixes_may_vary_through_torchscript(imported: Load) -> None:
+    found = imported("Recurrent", "x=1..4x1..10@5x8")
+    assert found.answer["exporter"] == "torchscript"
+    assert found.inputs == {"x": ("batch", "x_dim1", 8)}
+    assert found.error < 1e-6
+
+
+def test_a_size_among_the_outputs(imported: Load) -> None:
+    found = imported("Sizes", "x=1..4x4")
+    assert list(found.outputs) == ["output_0"]
+    assert found.notes == ["`output_1`: no tensor, and left out of the outputs"]
+
+
+def test_a_model_without_inputs(imported: Load) -> None:
+    found = imported("WithoutInputs")
+    assert found.inputs == {}
+    assert found.answer["exporter"] == "torch.export"
+
+
 def test_the_reference_has_the_weights_of_the_export(imported: Load) -> None:
     assert imported("unseeded", "input=2x4").error < 1e-6
 

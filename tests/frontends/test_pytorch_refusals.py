@@ -27,7 +27,7 @@ CASES = {
     "OnlyTraining x=2x4": ("E107", "only for training", "in forward"),
     "Positions ids=2x8": ("E107", "expected", "in forward"),
     "Positions ids=1..4x1..32@8:int64": ("E106", "the model takes at most 16", ""),
-    "Pairs x=1..4x4": ("E106", "the model makes it 2", ""),
+    "Pairs x=1..4x4": ("E106", "torch.export makes it 2", ""),
     "Add a=nx3": ("E115", "`b` has no shape", ""),
     "Add a=nx3 c=nx3": ("E106", "no input `c`", ""),
     "Add a=nx3 b=nx3 c=3": ("E106", "no input `c`", ""),

@@ -138,7 +138,33 @@ class Pairs(nn.Module):
     """Only for a batch of two."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(2, -1)
+        return torch.cat([x[:1], x[1:].reshape(1, 4)])
+
+
+class Recurrent(nn.Module):
+    """torch.export unrolls it, for one length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(8, 16, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        states, (last, _) = self.lstm(x)
+        return {"states": states, "last": last}
+
+
+class Sizes(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x.argmax(-1), x.shape[0]
+
+
+class WithoutInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3))
+
+    def forward(self) -> Tensor:
+        return self.w * 2
 
 
 class Bfloat16(nn.Module):

@@ -216,7 +216,7 @@ def _input(name: str, tensor: Any, spec: InputSpec | None) -> Input:
     """The input with an example of the size that `spec` asks for."""
     blank = hasattr(tensor, "infc_name")
     if spec is None:
-        return Input(name, _filled(tensor, tensor.shape, tensor.dtype))
+        return Input(name, filled(tensor, tensor.shape, tensor.dtype))
     if len(spec.dims) != tensor.dim():
         has = "x".join(map(str, tensor.shape)) or "a scalar"
         raise fail(
@@ -234,7 +234,7 @@ def _input(name: str, tensor: Any, spec: InputSpec | None) -> Input:
         Dim(low=size, typical=size, high=size) if dim == Dim() and not blank else dim
         for dim, size in zip(spec.dims, shape, strict=True)
     )
-    return Input(name, _filled(tensor, shape, dtype), dims)
+    return Input(name, filled(tensor, shape, dtype), dims)
 
 
 def _size(dim: Dim, axis: int, example: int) -> int:
@@ -248,7 +248,7 @@ def _size(dim: Dim, axis: int, example: int) -> int:
     return min(max(wanted, dim.low or 0), dim.high or wanted)
 
 
-def _filled(tensor: Any, shape: Sequence[int], dtype: Any) -> Any:
+def filled(tensor: Any, shape: Sequence[int], dtype: Any) -> Any:
     """`tensor` where it has that shape and type, else random values: integers are 0 or 1."""
     import torch
 

@@ -60,7 +60,8 @@ def build(payload: Mapping[str, Any]) -> dict[str, Any]:
         with probing.exactly():
             module(*call.examples)  # names the outputs
         names = call.names, outputs.names
-        module.eval()
+        if isinstance(module.module, torch.fx.GraphModule):
+            _loosen(module.module)
         finished, method = _made(module, call, loaded.scripted, (names, payload))
         if payload["freeze"]:
             finished = torch.jit.freeze(finished.eval())
@@ -119,7 +120,8 @@ def _traced(
             results = self.flat(*(tensors[i] for i in into))
             return tuple(results[i].contiguous() for i in out)
 
-    model = Model().eval()
+    model = Model()
+    model.training = False  # a program of torch.export refuses `eval`
     examples = [call.examples[names[0].index(name)] for name in inputs]
     # Not in inference mode: what is computed of weights in it cannot be saved.
     with torch.no_grad():
@@ -160,6 +162,36 @@ def _require_same(expected: Sequence[Any], found: Sequence[Any]) -> None:
             raise ValueError("it keeps a size that the code looks at")
         if not torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise ValueError("it keeps a branch or a number that the code looks at")
+
+
+def _loosen(program: Any) -> None:
+    """Let a program of torch.export be traced: sizes asked for as modules do, no assertions.
+
+    That it answers alike is seen afterwards, at two sizes.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    checks = {aten._assert_scalar.default, aten._assert_tensor_metadata.default}
+    checks |= {aten.sym_constrain_range.default, aten.sym_constrain_range_for_size.default}
+    # The tracer knows these as methods, and not with sizes as an exported program has them.
+    methods = {
+        aten.sym_size.int: "size",
+        aten.view.default: "view",
+        aten.reshape.default: "reshape",
+        aten._unsafe_view.default: "reshape",
+        aten.expand.default: "expand",
+        aten.repeat.default: "repeat",
+    }
+    for node in reversed(program.graph.nodes):
+        if node.target in checks or node.target == "_guards_fn":
+            program.graph.erase_node(node)
+        elif node.target in methods and not node.kwargs:
+            node.op, node.target = "call_method", methods[node.target]
+    program._forward_pre_hooks.clear()  # the one that compares the inputs with the exported ones
+    program._forward_pre_hooks_with_kwargs.clear()
+    program.graph.eliminate_dead_code()
+    program.recompile()
 
 
 def _quantize(module: Any) -> None:

@@ -58,7 +58,13 @@ def export(loaded: Loaded, flat: Any, call: Call, scratch: Path) -> Exported:
             program = programs.without_constants(program, flat, call)
         symbols = programs.symbols(program, call, ready_made=loaded.exported is not None)
         return Exported(EXPORT, programs.convert(program), symbols)
-    except (InfcError, MemoryError):
+    except MemoryError:
+        raise
+    except programs.FixedError as error:
+        if loaded.exported is None and scripts.is_traceable(flat, call):
+            return _script(flat, call, scratch, f"torch.export could not: {error.reason}")
+        raise
+    except InfcError:
         raise
     except Exception as error:  # of any type: torch.export runs the user's code
         _log("torch.export", error)

@@ -8,7 +8,7 @@ from typing import Any
 
 from infc.diagnostics import Diagnostic, Severity, fail
 from infc.frontends.pytorch.calls import Call
-from infc.frontends.pytorch.structure import PLAIN, Leaf, is_tensor, leaves, unique
+from infc.frontends.pytorch.structure import Leaf, is_plain, is_tensor, leaves, unique
 
 INNER = "module"
 """What the user's module is called in the flat one; the names of its weights begin with it."""
@@ -73,7 +73,7 @@ def tensors_of(results: Any, inputs: set[str], outputs: Outputs) -> list[Leaf]:
     bare = is_tensor(whole) or (isinstance(whole, list | tuple) and not hasattr(whole, "_fields"))
     found = list(leaves(whole, "output" if bare else "", objects=True))
     for name, value in found:
-        if not is_tensor(value) and not isinstance(value, PLAIN):
+        if not is_tensor(value) and not is_plain(value):
             raise fail(
                 "E111",
                 f"`forward` returns {type(value).__name__}"

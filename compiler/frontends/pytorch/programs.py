@@ -13,7 +13,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from infc.diagnostics import InfcError, fail
+from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.frontends.pytorch.calls import Call, Input
 from infc.frontends.pytorch.refusals import UnconvertedError, place_of_node
 from infc.input_spec import Dim
@@ -33,7 +33,9 @@ def export(flat: Any, call: Call) -> Any:
     shapes = tuple(
         {axis: Dim.AUTO for axis, label in enumerate(i.labels) if label} for i in call.inputs
     )
-    return torch.export.export(flat, call.examples, dynamic_shapes=(shapes,), strict=False)
+    return torch.export.export(
+        flat, call.examples, dynamic_shapes=(shapes,) if any(shapes) else None, strict=False
+    )
 
 
 def convert(program: Any) -> ir.Model:
@@ -95,16 +97,24 @@ def symbols(program: Any, call: Call, *, ready_made: bool) -> dict[str, str]:
     return known
 
 
-def _fixed(name: str, axis: int, dim: Dim, size: str, ready_made: bool) -> InfcError:
+class FixedError(InfcError):
+    """E106 for a dimension that torch.export took for a constant, as it does in an LSTM."""
+
+    @property
+    def reason(self) -> str:
+        """The message, for a note."""
+        return self.diagnostics[0].message
+
+
+def _fixed(name: str, axis: int, dim: Dim, size: str, ready_made: bool) -> FixedError:
     wish = f"dimension {axis} of `{name}` is to be {dim}, but"
     if ready_made:
         help = f"export the program with `dynamic_shapes`, or fix it at {size}"
-        return fail("E106", f"{wish} the program was exported with {size}", help=help)
-    return fail(
-        "E106",
-        f"{wish} the model makes it {size}: it compares it with a number, or reshapes to one",
-        help=f"fix it at {size}; or, in the model, write `x.shape[{axis}]` or -1",
-    )
+        message = f"{wish} the program was exported with {size}"
+    else:
+        message = f"{wish} torch.export makes it {size}: the model's code takes it for a number"
+        help = f"fix it at {size}; or, in the model, write `x.shape[{axis}]` or -1"
+    return FixedError(Diagnostic("E106", message, help=help))
 
 
 def _default_label(given: Input, axis: int) -> str:

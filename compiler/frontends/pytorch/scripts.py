@@ -6,7 +6,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.frontends.pytorch.calls import Call
+from infc.frontends.pytorch.calls import Call, Input, filled
+from infc.frontends.pytorch.flat import same
 from infc.frontends.pytorch.programs import OPSET
 
 if TYPE_CHECKING:
@@ -17,13 +18,44 @@ FOLDER = "torchscript"
 
 
 def is_traceable(flat: Any, call: Call) -> bool:
-    """Whether tracing takes down the whole model: nothing in it was made a constant."""
+    """Whether tracing takes down the whole model: no value in it was made a constant, nor a size.
+
+    The first torch says itself; for the second the trace is run at other sizes, beside the model.
+    """
     import torch
 
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        _traced(flat, call)
-    return not any(issubclass(row.category, torch.jit.TracerWarning) for row in seen)
+        traced = _traced(flat, call)
+    library = Path(torch.__file__).parent  # whose own modules check sizes as they are traced
+    rows = (row for row in seen if issubclass(row.category, torch.jit.TracerWarning))
+    if any(not Path(row.filename).is_relative_to(library) for row in rows):
+        return False
+    others = _other_sizes(call)
+    try:
+        with torch.no_grad():
+            return same(traced(*others), flat(*others))
+    except Exception:  # of any type: the model itself may refuse the size
+        return False
+
+
+def _other_sizes(call: Call) -> list[Any]:
+    """Inputs whose dynamic dimensions are one larger than the examples', or one smaller."""
+    sizes: dict[str, int] = {}
+    for i in call.inputs:
+        for axis, label in enumerate(i.labels):
+            if label:
+                size, most = i.example.shape[axis], (i.dims or ())[axis].high
+                sizes.setdefault(label, size - 1 if most is not None and size >= most else size + 1)
+    return [
+        filled(i.example, [sizes.get(label, size) for label, size in _labelled(i)], i.example.dtype)
+        for i in call.inputs
+    ]
+
+
+def _labelled(given: Input) -> list[tuple[str, int]]:
+    labels = given.labels or ("",) * given.example.dim()
+    return list(zip(labels, given.example.shape, strict=True))
 
 
 def convert(flat: Any, call: Call, scratch: Path) -> ir.Model:

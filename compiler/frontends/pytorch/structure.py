@@ -22,6 +22,14 @@ MAX_DEPTH = 8
 Leaf = tuple[str, Any]
 
 
+def is_plain(value: Any) -> bool:
+    """Whether `value` is a number, a name or None; under torch.export, a size that may vary."""
+    import torch
+
+    symbols = (torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device)
+    return isinstance(value, (*PLAIN, *symbols))
+
+
 def is_tensor(value: Any) -> bool:
     """Whether `value` can be an input or an output."""
     import torch
@@ -78,7 +86,7 @@ def unique(names: list[str], taken: set[str]) -> list[str]:
 
 def _children(value: Any) -> list[Leaf] | None:
     """The (key, child) pairs of a container; None for what is none."""
-    if is_tensor(value) or isinstance(value, PLAIN):
+    if is_tensor(value) or is_plain(value):
         return None
     if isinstance(value, Mapping):
         return [(str(key), child) for key, child in value.items()]
@@ -93,7 +101,7 @@ def _children(value: Any) -> list[Leaf] | None:
 
 def _attributes(value: Any) -> list[Leaf] | None:
     """The attributes of an object of any class that hold tensors, as a key-value cache's do."""
-    if isinstance(value, PLAIN) or is_tensor(value) or not hasattr(value, "__dict__"):
+    if is_plain(value) or is_tensor(value) or not hasattr(value, "__dict__"):
         return None
     return [(k, v) for k, v in _public(value) if _holds_tensors(v, MAX_DEPTH)] or None
 
@@ -105,7 +113,7 @@ def _public(value: Any) -> list[Leaf]:
 def _holds_tensors(value: Any, depth: int) -> bool:
     if is_tensor(value):
         return True
-    if depth == 0 or isinstance(value, PLAIN):
+    if depth == 0 or is_plain(value):
         return False
     inner = [child for _, child in _children(value) or _public(value)]
     return any(_holds_tensors(child, depth - 1) for child in inner)

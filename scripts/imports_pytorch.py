@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -33,11 +34,13 @@ REFUSED = {
 def subjects(scratch: Path) -> Iterator[Subject]:
     """The architectures of the transformers library, PyTorch's containers, refusals."""
     sys.path[:0] = [str(MODELS.parent), str(SOURCES.parent)]
+    os.environ["PYTHONPATH"] = str(SOURCES.parent)  # where a pickled module's class is found
     import torch_model_inputs
 
     for name, inputs in torch_model_inputs.INPUTS.items():
         yield Subject(f"transformers: {name}", f"{MODELS}:{name}", inputs)
     yield Subject("a branch that torch.jit.script takes", f"{SOURCES}:Branch", ROWS)
+    yield Subject("LSTM", f"{SOURCES}:Recurrent", ("x=1..4x1..10@5x8",))
     yield Subject("complex numbers inside", f"{SOURCES}:Magnitude", ROWS)
     yield Subject("a module in bfloat16", f"{SOURCES}:Bfloat16", ROWS)
     yield Subject("nested inputs and outputs", f"{SOURCES}:nested")

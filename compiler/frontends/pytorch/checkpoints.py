@@ -34,8 +34,9 @@ def read(path: Path, kind: Kind, allow_pickle: bool) -> Any:
         with blamed("E114", f"`{path.name}` cannot be loaded"):
             return load_file(path)
     pickles.require_safe(path, allow_pickle)
+    help = "call infc where Python finds the code that the file names" if allow_pickle else ""
     with (
-        blamed("E114", f"`{path.name}` cannot be loaded", where=path.name),
+        blamed("E114", f"`{path.name}` cannot be loaded", help, path.name),
         torch.serialization.safe_globals(_numpy_globals()),
     ):
         return torch.load(

@@ -64,6 +64,10 @@ def recurrent() -> nn.Module:
     return seeded(Recurrent())
 
 
+def deep() -> nn.Module:
+    return seeded(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16)))
+
+
 class Branch(nn.Module):
     """Control flow that is in the file, as TorchScript."""
 

@@ -170,7 +170,6 @@ def test_int8_dynamic_quantises_recurrent_layers_too(compiled: Compile) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--prune", "30%", "--prune-multiple", "1"], "channels are pruned in the graph"),
         (["--precision", "bf16"], "bf16 is written into the graph"),
         (["-X", "mobile=on"], "goes through the graph"),
     ],
@@ -182,6 +181,13 @@ def test_what_goes_through_the_graph_only(words: list[str], said: str, tmp_path:
     assert done.status == 2
     assert "error[E205]" in done.err or "E205" in done.out
     assert said in done.err
+
+
+def test_a_pruned_model_goes_through_the_graph_only(tmp_path: Path) -> None:
+    words = ("--input", "input=2x64", "-t", "torchscript", "-X", "path=direct", "--prune", "30%")
+    done = infc("compile", f"{SOURCES}:deep", "-o", tmp_path, *words)
+    assert done.status == 2
+    assert "channels are pruned in the graph" in done.err
 
 
 def test_onnx_has_one_path(tmp_path: Path) -> None:

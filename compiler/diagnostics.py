@@ -591,7 +591,7 @@ _TABLE = (
         "E425",
         "nothing can be quantised dynamically",
         ExitCode.BUILD_FAILED,
-        "`--precision int8-dynamic` stores the weights of linear layers (Gemm, MatMul with constant "
+        "`--precision int8-dynamic` keeps the weights of linear layers (Gemm, MatMul with constant "
         "weights) in int8 and rounds what they read at run time, so that no calibration is needed. "
         "The model has no such layer of any size, or all of them were asked to stay in float. "
         "Convolutions are for `--precision int8`, with calibration data.",

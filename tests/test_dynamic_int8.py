@@ -282,7 +282,7 @@ def test_nothing_to_quantise(tmp_path: Path) -> None:
     model = write_model(tmp_path / "conv.onnx")
     done = infc("compile", model, "-o", tmp_path / "out", "--precision", "int8-dynamic")
     assert done.status == 1
-    assert "error[E425]" in done.err
+    assert "E425" in done.err
     assert not (tmp_path / "out" / "conv-cpu").exists()
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import __version__
 from infc.targets import BackEndError
 from infc.targets.tvm_compiler.plan import ALIGNMENT, Plan
 
@@ -197,7 +196,6 @@ def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("model.c.j2").render(
-        version=__version__,
         name=name,
         kernels=sorted(plan.kernels),
         shapes=shapes or [0],

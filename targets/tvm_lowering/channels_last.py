@@ -137,7 +137,7 @@ def _finish(
     """Replace `node` by its twin and the transpose back."""
     y = node.outputs[0]
     shape = static_dims(y)
-    if shape is None:
+    if shape is None or y.dtype is None:
         return False
     value = ir.Value(name=edit.fresh(f"{y.name}_channels_last"), type=ir.TensorType(y.dtype))
     value.shape = ir.Shape([shape[0], *shape[2:], shape[1]])

@@ -50,9 +50,10 @@ def read(path: Path, kind: Kind, allow_pickle: bool) -> Any:
 def _numpy_globals() -> list[Any]:
     """What `pickles.NUMPY_GLOBALS` names: a metric or a curve beside the weights is numpy's."""
     import numpy as np
+    from numpy._core import multiarray
 
     made = [
-        (getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
+        (getattr(multiarray, name), f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")
         for name in ("scalar", "_reconstruct")
     ]

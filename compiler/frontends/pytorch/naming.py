@@ -142,7 +142,7 @@ def _forget(model: ir.Model) -> None:
     for value in (*graph.inputs, *graph.initializers.values(), *_results(graph)):
         value.metadata_props.clear()
         value.doc_string = None
-    for holder in (graph, *model.functions.values()):
+    for holder in (graph, *(f.graph for f in model.functions.values())):
         for node in holder.all_nodes():
             node.metadata_props.clear()
             node.doc_string = None

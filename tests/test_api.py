@@ -90,17 +90,15 @@ PARAMETERS = {
     "graph_outputs": {"reading"},
     "layout": {"reading"},
     "allow_pickle": {"reading", "allow_pickle"},
-    **dict.fromkeys(
-        ("prune", "prune_scope", "prune_norm", "prune_multiple", "prune_normalized"), {"pruning"}
-    ),
+    **{f"prune{word}": {"pruning"} for word in ("", "_scope", "_norm", "_multiple", "_normalized")},
     "bundles": {"bundle"},
-    **dict.fromkeys(
-        (
+    **{
+        option: {"settings", "threads"}
+        for option in (
             *("max_batch", "preferred_batch", "queue_delay_us", "instances", "kind", "gpus"),
             *("serve", "threads", "cuda_graphs", "warmup"),
-        ),
-        {"settings", "threads"},
-    ),
+        )
+    },
     "max_drop": {"budget"},
     "metric": {"budget", "pruning"},
     "labelled": {"budget", "pruning"},

@@ -59,7 +59,8 @@ def worker(target: Target) -> Worker:
     """Any environment that has the package.
 
     The names of an engine's inner tensors are numbered in the order of addresses: with random ones
-    an engine of many layers, or of int8, is other bytes every time.
+    an engine of many layers, or of int8, is other bytes every time. So `build` also runs where no
+    path or variable of the user's moves them.
     """
     return Worker(target.toolchain, fixed_addresses=True)
 
@@ -102,7 +103,7 @@ def build(job: BuildJob) -> Artifact:
 
     from infc.targets import tensorrt_worker
 
-    return tensorrt_worker.build(tensorrt_rtx, job)
+    return tensorrt_worker.build(tensorrt_rtx, job, apart=True)
 
 
 def open(job: RunJob) -> Runner:

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
 
 ENGINE = "model.engine"
+SPEC = "build.json"
+KEPT = ("LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+"""Variables without which the library may not be found, or another GPU."""
 REPORT_S = 0.1
 """Progress is reported no more often: TensorRT has thousands of steps."""
 TURING_HELP = (
@@ -66,8 +73,10 @@ def check(trt: Any, model: Path) -> Sequence[Unsupported]:
     return found
 
 
-def build(trt: Any, job: BuildJob, timing_cache: Path | None = None) -> Artifact:
-    """Build the engine, and say how far that is.
+def build(
+    trt: Any, job: BuildJob, timing_cache: Path | None = None, *, apart: bool = False
+) -> Artifact:
+    """Build the engine, and say how far that is; `apart` in a process that knows no paths.
 
     Raises:
         BackEndError: TensorRT refuses; the message is its own.
@@ -78,7 +87,10 @@ def build(trt: Any, job: BuildJob, timing_cache: Path | None = None) -> Artifact
     engine = str(job.output / ENGINE)
     progress = _Reporter(job.report) if job.report else None
     try:
-        facts = tensorrt_builder.build(trt, spec, str(job.model), engine, cache, progress)
+        if apart:
+            facts = _build_apart(trt.__name__, spec, job.model, Path(engine), progress)
+        else:
+            facts = tensorrt_builder.build(trt, spec, str(job.model), engine, cache, progress)
     except tensorrt_builder.BuildError as error:
         for said, help in REMEDIES.items():
             if said in str(error):
@@ -87,6 +99,52 @@ def build(trt: Any, job: BuildJob, timing_cache: Path | None = None) -> Artifact
         raise BackEndError(str(error)) from error
     kept = ("profiles", "layers")
     return Artifact(ENGINE, (ENGINE,), {key: facts[key] for key in kept})
+
+
+def _build_apart(
+    module: str,
+    spec: Mapping[str, Any],
+    model: Path,
+    engine: Path,
+    progress: Callable[[str, int, int], None] | None,
+) -> Mapping[str, Any]:
+    """What `tensorrt_builder.build` gives, of the builder run as a program.
+
+    All its paths are relative and its environment is always the same. A longer path, or one more
+    variable, moves everything behind it in memory, and engines are numbered by addresses.
+
+    Raises:
+        BuildError: the library refuses.
+    """
+    (model.parent / SPEC).write_text(json.dumps(spec, sort_keys=True), encoding="utf-8")
+    command = [sys.executable, "-I", str(Path(tensorrt_builder.__file__).resolve())]
+    command += ["--module", module, "--spec", SPEC, "--model", model.name, "--engine", ENGINE]
+    kept = {k: v for k, v in os.environ.items() if k in KEPT}
+    process = subprocess.Popen(
+        command,
+        cwd=model.parent,
+        env={**kept, "PATH": os.defpath, "PYTHONHASHSEED": "0"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    said: list[str] = []
+    for line in process.stderr:
+        sys.stderr.write(line)
+        said.append(line.rstrip())
+        if progress is not None and not line.startswith("error: "):
+            progress(line.strip(), 0, 1)
+    answer = process.stdout.read()
+    if process.wait():
+        reasons = [line for line in said if line.startswith("error: ")]
+        start = said.index(reasons[-1]) if reasons else max(0, len(said) - 5)
+        reason = "\n".join(said[start:]).removeprefix("error: ")
+        raise tensorrt_builder.BuildError(reason or f"the builder left with {process.returncode}")
+    (model.parent / ENGINE).replace(engine)
+    facts: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    return facts
 
 
 class _Reporter:

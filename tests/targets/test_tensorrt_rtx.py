@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,17 @@ def test_precisions(net: Path, precision: str, no_gpu: None) -> None:
     assert manifest["verification"]["graph"]["ok"] is True
 
 
-def test_int8_twice_is_the_same_bytes(net: Path) -> None:
+def test_int8_twice_is_the_same_bytes(
+    net: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--precision", "int8", "--calibration", "random", "--no-verify")
     bundle, _, _ = compiled(net, "-t", "rtx-any", *words)
     first = (bundle / "model" / "model.engine").read_bytes()
-    bundle, _, _ = compiled(net, "-t", "rtx-any", *words)
+    # Neither the length of a path nor what else is in the environment moves anything.
+    elsewhere = tmp_path / "a-folder-with-a-name-that-is-much-longer" / "and-another-one"
+    elsewhere.mkdir(parents=True)
+    monkeypatch.setenv("SOMETHING_ELSE", "x" * 5000)
+    bundle, _, _ = compiled(Path(shutil.copy(net, elsewhere)), "-t", "rtx-any", *words)
     assert (bundle / "model" / "model.engine").read_bytes() == first
 
 

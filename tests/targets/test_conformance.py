@@ -71,6 +71,7 @@ REFUSALS: dict[tuple[str, str], Refusal] = {
     ("tvm", "transformer-block"): ("E207", ()),
     ("tvm", "conditional"): ("E203", ("If",)),
     ("tvm", "loop"): ("E203", ("Loop",)),
+    ("tvm", "determinant"): ("E203", ("Det",)),
     **TENSORRT_REFUSALS,
 }
 """(back end, case): the code, and for E203 the operators. openvino's CPU plugin saturates at 32
@@ -193,7 +194,7 @@ def test_every_node_that_is_not_supported_is_listed(name: str, tmp_path: Path) -
     assert {d.code for d in result.diagnostics} == {"E203"}
     # What has no subgraphs names the If as well.
     known = [d for d in result.diagnostics if operator_of(d) != "If"]
-    assert len(result.diagnostics) - len(known) == (name == "mindspore-lite")
+    assert len(result.diagnostics) - len(known) == (name in ("mindspore-lite", "tvm"))
     assert [operator_of(d) for d in known] == ["Strange", "Stranger", "Strange"]
     assert "/first (" in known[0].where
     assert "/inner (" in known[1].where
@@ -214,7 +215,7 @@ def test_two_builds_are_byte_identical(name: str, tmp_path: Path) -> None:
 
 
 def test_no_file_of_a_bundle_names_this_machine(name: str, tmp_path: Path) -> None:
-    result = compile_with(name, "dynamic-batch", tmp_path)
+    result = compile_with(name, "fixed-batch", tmp_path)
     assert result.bundle is not None, [d.render() for d in result.diagnostics]
     for file in (p for p in result.bundle.rglob("*") if p.is_file()):
         assert str(tmp_path).encode() not in file.read_bytes(), file
@@ -243,6 +244,9 @@ def test_an_unknown_option_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_bounds_reach_the_manifest(name: str, tmp_path: Path) -> None:
     result = compile_with(name, "bounded-batch", tmp_path)
+    if (name, "bounded-batch") in REFUSALS:
+        assert result.bundle is None
+        return
     assert result.bundle is not None, [d.render() for d in result.diagnostics]
     (spec,) = open_bundle(result.bundle).inputs
     assert list((spec.bounds or {}).values()) == [(1, 2, 4)]

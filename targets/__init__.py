@@ -41,6 +41,8 @@ BACK_ENDS = (
     "tensorrt-rtx",
 )
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
+FIXED_SHAPES = ("tvm",)
+"""Those of them whose artifacts have fixed shapes: a dimension that is not fixed is E207."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,8 +14,9 @@ import verdicts
 from conftest import ROOT
 
 from infc import driver
+from infc.input_spec import InputSpec
 from infc.request import Request, VerifyOptions
-from infc.targets import BACK_ENDS
+from infc.targets import BACK_ENDS, FIXED_SHAPES
 
 sys.path.append(str(ROOT / "scripts"))
 
@@ -27,6 +29,16 @@ def ready(need_tool: Callable[[str], str], need_back_end: Callable[[str], None])
     need_tool("cmake")
     for name in BACK_ENDS:
         need_back_end(name)
+
+
+def compiled(path: Path, folder: Path, shape: str, **options: Any) -> list[driver.TargetResult]:
+    """A bundle for each back end, of the `shape` of `x` where shapes have to be fixed."""
+    loose = tuple(name for name in BACK_ENDS if name not in FIXED_SHAPES)
+    requests = (
+        Request(path, loose, folder, **options),
+        Request(path, FIXED_SHAPES, folder, inputs=(InputSpec.parse(f"x={shape}"),), **options),
+    )
+    return [row for request in requests for row in driver.compile(request).results]
 
 
 def read(path: Path, folder: Path) -> Path:
@@ -48,8 +60,8 @@ def test_hand_keypoint_keeps_its_accuracy(ready: None, models: Path, tmp_path: P
     answers = onnx_answers(path, rows[:, 1:])
     assert (answers.argmax(1) == rows[:, 0]).mean() == pytest.approx(0.965, abs=5e-4)
     verify = VerifyOptions(data=tmp_path / "rows.npz")
-    result = driver.compile(Request(path, BACK_ENDS, tmp_path / "build", verify=verify))
-    for row in result.results:
+    shape = f"{KEYPOINTS}x{rows.shape[1] - 1}"
+    for row in compiled(path, tmp_path / "build", shape, verify=verify):
         assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
         assert row.verification["verdict"] == verdicts.expected(row.target)
         if row.verification["verdict"] != "passed":
@@ -68,11 +80,10 @@ def onnx_answers(path: Path, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.parametrize("name", ["ad01", "pretrainedResnet"])
-def test_mlperf_tiny(ready: None, models: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "shape"), [("ad01", "1x640"), ("pretrainedResnet", "1x32x32x3")])
+def test_mlperf_tiny(ready: None, models: Path, tmp_path: Path, name: str, shape: str) -> None:
     path = read(models / "mlperf_tiny" / f"{name}.h5", tmp_path)
-    result = driver.compile(Request(path, BACK_ENDS, tmp_path / "build", loaders=("cpp",)))
-    for row in result.results:
+    for row in compiled(path, tmp_path / "build", shape, loaders=("cpp",)):
         assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
         assert row.verification["verdict"] == verdicts.expected(row.target)
         if row.verification["verdict"] == "passed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def unsupported(path: Path, cpu: Cpu) -> list[Unsupported]:
     model = onnx.load(str(path))
     empty = _without_elements(model)
     found = []
-    for node in model.graph.node:
+    for node in _nodes(model.graph):
         reason = ""
         if node.domain not in (DOMAIN, "") or (not node.domain and node.op_type not in _KNOWN):
             reason = "it has no place in a static plan, or TVM's importer no converter for it"
@@ -42,6 +43,15 @@ def unsupported(path: Path, cpu: Cpu) -> list[Unsupported]:
     except RefusedError as error:
         return [Unsupported(error.node, error.op_type, error.domain, str(error))]
     return []
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Those of `graph` and of the bodies in it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _nodes(body)
 
 
 def _without_elements(model: onnx.ModelProto) -> frozenset[str]:

@@ -93,7 +93,7 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
         "versions": versions(),
         "entry": str(wanted.path),
         "options": {"plan": json.dumps(plan, sort_keys=True)},
-        "notes": [],
+        "notes": [note.to_json() for note in exported.notes],
     }
 
 
@@ -132,12 +132,12 @@ def open(job: RunJob) -> Runner:
     start()
     plan = json.loads(job.target.options["plan"])
     wanted = Wanted.from_json(job.entry, plan)
-    from infc.frontends.tensorflow import interface, lite, programs
+    from infc.frontends.tensorflow import interface, lite, states
 
     if wanted.kind is Kind.TFLITE:
         run = lite.runner(wanted.path)
     else:
-        run = programs.runner(program_of(wanted))
+        run = states.runner(program_of(wanted), wanted.path)
     return interface.moving(run, plan["moved"], job.outputs)
 
 

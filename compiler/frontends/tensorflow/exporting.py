@@ -20,7 +20,7 @@ import onnx
 from infc.diagnostics import InfcError, fail
 from infc.frontends.findings import Findings, printable, quoted
 from infc.frontends.onnx_context import subgraphs
-from infc.frontends.tensorflow import programs, states
+from infc.frontends.tensorflow import complex_numbers, lifting, programs, states
 from infc.frontends.tensorflow.interface import Exported
 
 if TYPE_CHECKING:
@@ -42,20 +42,45 @@ def export(program: Program, path: Path) -> Exported:
         InfcError: E111, for every operation that cannot be exported.
     """
     import tensorflow as tf
-    from tf2onnx import tf_loader
 
     with _blaming(path):
         function = programs.concrete(program)
-        states.require_none(function, path)
+        held = states.find(function, program, path)
         inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
         inputs = inputs[: len(program.inputs)]
         outputs = [t.name for t in function.outputs]
-        frozen = tf_loader.from_function(function, inputs, outputs)
-        with tf.Graph().as_default() as graph:
-            tf.import_graph_def(frozen, name="")
-            model = convert(path, lambda: _graph(graph, inputs, outputs))
-    ports = tuple(zip(inputs, program.inputs, strict=True))
-    return Exported(model, ports, tuple(zip(outputs, program.outputs, strict=True)))
+        if held:
+            lifted = lifting.lift(function, held, path)
+            inputs, outputs = [*inputs, *lifted.inputs], [*outputs, *lifted.outputs]
+            frozen = _optimized(lifted.definition, inputs, outputs)
+        else:
+            frozen = _frozen(function, inputs, outputs)
+        graph, outputs = complex_numbers.split(frozen, outputs)
+        model = convert(path, lambda: _graph(graph, inputs, outputs))
+    ports = (*program.inputs, *(state.port for state in held))
+    names = (*program.outputs, *(state.output for state in held))
+    return Exported(
+        model,
+        tuple(zip(inputs, ports, strict=True)),
+        tuple(zip(outputs, names, strict=True)),
+        states.note(held),
+    )
+
+
+def _frozen(function: Any, inputs: list[str], outputs: list[str]) -> Any:
+    from tf2onnx import tf_loader
+
+    return tf_loader.from_function(function, inputs, outputs)
+
+
+def _optimized(definition: Any, inputs: list[str], outputs: list[str]) -> Any:
+    """A frozen graph as tf2onnx wants it; what `tf_loader.from_function` ends with."""
+    import tensorflow as tf
+    from tf2onnx import tf_loader
+
+    with tf.Graph().as_default(), tf.compat.v1.Session():
+        tf.import_graph_def(definition, name="")
+        return tf_loader.tf_optimize(inputs, outputs, definition)
 
 
 def _graph(graph: Any, inputs: list[str], outputs: list[str]) -> Any:

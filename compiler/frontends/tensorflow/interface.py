@@ -28,6 +28,7 @@ from infc.frontends.tensorflow.programs import Port
 from infc.signature import numpy_dtype
 
 if TYPE_CHECKING:
+    from infc.diagnostics import Diagnostic
     from infc.targets import Runner, Tensors
 
 BATCH = "batch"
@@ -53,6 +54,7 @@ class Exported:
     model: Any
     inputs: tuple[tuple[str, Port], ...]
     outputs: tuple[tuple[str, str], ...]
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def settle(exported: Exported, layout: str) -> dict[str, list[str]]:

@@ -84,11 +84,9 @@ def concrete(program: Program) -> Any:
     return tf.function(whole, input_signature=specs, autograph=False).get_concrete_function()
 
 
-def runner(program: Program) -> Runner:
-    """Return a function from feeds to answers."""
+def runner(program: Program, function: Any) -> Runner:
+    """Return a function from feeds to answers; `function` is what `concrete` made of `program`."""
     import tensorflow as tf
-
-    function = concrete(program)
 
     def run(feeds: Tensors) -> dict[str, Any]:
         tensors = [tf.constant(feeds[p.name], p.dtype) for p in program.inputs]

@@ -18,6 +18,21 @@ TOP1 = "top1"
 _NUMBER = r"(?P<number>\d+(?:\.\d*)?|\.\d+)"
 
 
+def require_metric(metric: str) -> None:
+    """Refuse a `--metric` that is neither built in nor a function's name.
+
+    Raises:
+        InfcError: E110.
+    """
+    if metric != TOP1 and ":" not in metric:
+        raise fail(
+            "E110",
+            f"there is no metric `{metric}`",
+            help=f"{did_you_mean(metric, [TOP1])}it is `{TOP1}`, "
+            "`package.module:function` or `file.py:function`",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class BudgetOptions:
     """What an INT8 artifact has to keep to; None is no limit.
@@ -43,13 +58,7 @@ class BudgetOptions:
         for limit in (self.max_ratio, self.max_latency_ms):
             if limit is not None and not 0 < limit < math.inf:
                 raise fail("E110", f"`--max-latency {limit:g}` is not above 0")
-        if self.metric != TOP1 and ":" not in self.metric:
-            raise fail(
-                "E110",
-                f"there is no metric `{self.metric}`",
-                help=f"{did_you_mean(self.metric, [TOP1])}it is `{TOP1}`, "
-                "`package.module:function` or `file.py:function`",
-            )
+        require_metric(self.metric)
         if self.max_drop is not None and not self.labelled:
             raise fail(
                 "E110",

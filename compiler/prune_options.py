@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infc.budget import TOP1
+from infc.budget import TOP1, require_metric
 from infc.diagnostics import fail
 from infc.preprocessing import Preprocess
 
@@ -37,6 +37,7 @@ class PruneOptions:
     batch: int = 1
 
     def __post_init__(self) -> None:
+        require_metric(self.metric)
         if not 0 < self.part < 1:
             raise fail(
                 "E110",

@@ -36,13 +36,12 @@ BACK_ENDS = (
     "openvino",
     "torchscript",
     "mindspore-lite",
-    "tvm",
     "tensorrt",
     "tensorrt-rtx",
 )
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 FIXED_SHAPES = ("tvm",)
-"""Those of them whose artifacts have fixed shapes: a dimension that is not fixed is E207."""
+"""More of them, whose artifacts have fixed shapes: a dimension that is not fixed is E207."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +367,7 @@ def module_of(name: str) -> str:
     Raises:
         InfcError: E201 where no back end has that name.
     """
-    if name in BACK_ENDS:
+    if name in (*BACK_ENDS, *FIXED_SHAPES):
         return f"infc.targets.{name.replace('-', '_')}"
     if name in _offered():
         return _offered()[name]

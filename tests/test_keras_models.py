@@ -33,9 +33,8 @@ def ready(need_tool: Callable[[str], str], need_back_end: Callable[[str], None])
 
 def compiled(path: Path, folder: Path, shape: str, **options: Any) -> list[driver.TargetResult]:
     """A bundle for each back end, of the `shape` of `x` where shapes have to be fixed."""
-    loose = tuple(name for name in BACK_ENDS if name not in FIXED_SHAPES)
     requests = (
-        Request(path, loose, folder, **options),
+        Request(path, BACK_ENDS, folder, **options),
         Request(path, FIXED_SHAPES, folder, inputs=(InputSpec.parse(f"x={shape}"),), **options),
     )
     return [row for request in requests for row in driver.compile(request).results]

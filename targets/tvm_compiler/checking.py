@@ -63,4 +63,5 @@ def _without_elements(model: onnx.ModelProto) -> frozenset[str]:
         for v in values
         if any(d.HasField("dim_value") and not d.dim_value for d in v.type.tensor_type.shape.dim)
     }
-    return frozenset(named | {t.name for t in graph.initializer if 0 in t.dims})
+    # An operand that is left out may be written as an empty constant: Resize's `roi`.
+    return frozenset(named - {t.name for t in graph.initializer})

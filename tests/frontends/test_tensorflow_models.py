@@ -29,6 +29,8 @@ FILES = (
     "ultraface/version-RFB-320_without_postprocessing.tflite",
 )
 ROUNDING = 1e-5
+SATURATED = 3e-5
+"""DTLN's first LSTM adds up 257 magnitudes of up to 100 each: 1.0e-5 seen, in one state."""
 KEYPOINTS = 4450
 
 
@@ -48,18 +50,27 @@ def session(row: Mapping[str, Any]) -> onnxruntime.InferenceSession:
 
 @pytest.mark.parametrize("name", [f for f in FILES if "int8" not in f and "quant" not in f])
 def test_floats_agree_with_tensorflow(imports: Mapping[str, Any], name: str) -> None:
-    if "saved_model" in name:
-        pytest.skip("refused, below")
     row = imports[name.replace("/", "-")]
     assert "errors" in row, row
-    assert max(row["errors"].values()) < ROUNDING
+    assert max(row["errors"].values()) < (SATURATED if "saved_model" in name else ROUNDING)
 
 
-def test_state_inside_the_model_is_refused(imports: Mapping[str, Any]) -> None:
-    """DTLN keeps its LSTM's state in variables; its two TensorFlow Lite files have it outside."""
-    (diagnostic,) = imports["dtln-dtln_saved_model"]["diagnostics"]
-    assert diagnostic["code"] == "E111"
-    assert "keeps a state" in diagnostic["message"]
+def test_the_state_of_dtln_is_outside(imports: Mapping[str, Any]) -> None:
+    """Two calls with the state fed back, of silence at first: the LSTMs' own, and no NaN."""
+    row = imports["dtln-dtln_saved_model"]
+    states = [name for name in row["inputs"] if name != "input_1"]
+    assert len(states) == 8
+    assert row["before"]["LSTM"] == 4
+    run, names = session(row), list(row["outputs"])
+    state = {name: np.zeros((1, 128), np.float32) for name in states}
+    sound = np.random.default_rng(0).standard_normal((1, 512)).astype(np.float32)
+    heard = []
+    for frame in (np.zeros_like(sound), sound, sound):
+        answers = dict(zip(names, run.run(names, {"input_1": frame, **state}), strict=True))
+        state = {name: answers[f"{name}_out"] for name in states}
+        assert all(np.isfinite(value).all() for value in answers.values())
+        heard.append(answers["conv1d_1"])
+    assert np.abs(heard[2] - heard[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -140,10 +151,9 @@ def test_hand_keypoint_keeps_its_accuracy_everywhere(
     np.savez(tmp_path / "rows.npz", input_1=rows[:, 1:])
     path = models / "hand_keypoint" / "keypoint_classifier.hdf5"
     verify = VerifyOptions(data=tmp_path / "rows.npz")
-    loose = tuple(name for name in BACK_ENDS if name not in FIXED_SHAPES)
     fixed = (InputSpec.parse(f"input_1={KEYPOINTS}x{rows.shape[1] - 1}"),)
     requests = (
-        Request(path, loose, tmp_path / "build", verify=verify),
+        Request(path, BACK_ENDS, tmp_path / "build", verify=verify),
         Request(path, FIXED_SHAPES, tmp_path / "build", inputs=fixed, verify=verify),
     )
     for row in (row for request in requests for row in driver.compile(request).results):

@@ -26,7 +26,7 @@ from infc.frontends import Reading
 from infc.input_spec import InputSpec
 from infc.request import Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
-from infc.targets import BACK_ENDS, Target, back_end, look_up
+from infc.targets import BACK_ENDS, FIXED_SHAPES, Target, back_end, look_up
 from infc.workers.versions import versions
 
 Refusal = tuple[str, tuple[str, ...]]
@@ -80,7 +80,7 @@ and int32, takes no subgraphs, no empty tensors, and no output that no operator 
 artifacts have fixed shapes and no control flow."""
 
 
-@pytest.fixture(params=BACK_ENDS)
+@pytest.fixture(params=(*BACK_ENDS, *FIXED_SHAPES))
 def name(request: pytest.FixtureRequest, need_back_end: Any) -> str:
     """The name of each back end that infc ships."""
     need_back_end(request.param)

@@ -18,6 +18,7 @@ from infc.loaders import rendering
 from infc.loaders.signature import describe
 from infc.signature import DTYPES, TensorSpec
 from infc.targets import BACK_ENDS, Artifact, Target
+from infc.workers.versions import NOTE
 
 BLESS = os.environ.get("INFC_BLESS") == "1"
 GOLDEN = Path(__file__).parent / "golden-cpp"
@@ -57,7 +58,9 @@ def render(
     (folder / "model").mkdir(parents=True)
     (folder / "model" / entry).write_bytes(b"artifact")
     target = Target("any", end, "", options=options or {})  # type: ignore[arg-type]
-    loaders.render(folder, name, target, Artifact(entry, (entry,)), *specs, ["cpp"])
+    # What is built on the device brings the release that it is for; its library need not be here.
+    notes = {NOTE: {"tensorrt": "10.3"}} if end == "tensorrt" else {}
+    loaders.render(folder, name, target, Artifact(entry, (entry,), notes), *specs, ["cpp"])
     return folder / "loader" / "cpp"
 
 

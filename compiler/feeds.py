@@ -121,7 +121,7 @@ def random_tensor(
             values[..., :1] = 1
         return values.astype(dtype)
     normal = rng.standard_normal(shape).astype(np.float32) * np.float32(2.0**scale_log2)
-    return normal.astype(dtype)
+    return np.asarray(normal.astype(dtype))  # numpy makes a number of what has no dimensions
 
 
 def _user_feeds(inputs: Sequence[TensorSpec], path: Path) -> Tensors:

@@ -34,7 +34,7 @@ REFUSED = {
     "weights alone": "only.weights.h5",
     "a model that was never built": "unbuilt.keras",
     "text inputs": "text.keras",
-    "state from call to call": "stateful.keras",
+    "state that a branch assigns": "sm_state_branch",
     "random numbers": "sm_noisy",
     "a file quantised to 16 bits": "int16.tflite",
     "a SavedModel without a signature": "sm_none",
@@ -66,5 +66,8 @@ def subjects(scratch: Path) -> Iterator[Subject]:
         str(zoo / "mobilenet.keras"),
         options=ImportOptions(layout="nchw"),
     )
+    yield Subject("a stateful LSTM, keras", str(zoo / "stateful_lstm.keras"))
+    yield Subject("a stateful GRU, keras", str(zoo / "stateful_gru.keras"))
+    yield Subject("phases of a spectrum, SavedModel", str(zoo / "sm_state_spectrum"))
     for what, name in REFUSED.items():
         yield Subject(what, str(zoo / name))

@@ -23,3 +23,12 @@ def test_an_index_may_be_zero() -> None:
     index = TensorSpec("index", "int64", (1,))
     feeds = make_feeds([index], VerifyOptions(samples=32))
     assert {int(f["index"][0]) for f in feeds} == {0, 1}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "bool"])
+def test_an_input_without_dimensions_is_an_array(dtype: str) -> None:
+    """numpy draws a number there, which ONNX Runtime does not take."""
+    (feeds, *_) = make_feeds([TensorSpec("count", dtype, ())], VerifyOptions())
+    assert isinstance(feeds["count"], np.ndarray)
+    assert feeds["count"].shape == ()
+    assert feeds["count"].dtype == dtype

@@ -93,6 +93,7 @@ def imported(case: dict[str, Any], folder: Path) -> dict[str, Any]:
         "after": dict(Counter(node.op_type for node in source.model.graph)),
         "errors": errors,
         "versions": answer["versions"],
+        "notes": answer["notes"],
     }
 
 

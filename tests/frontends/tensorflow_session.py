@@ -33,7 +33,8 @@ def python() -> Path:
 def zoo() -> Path:
     """The folder of models, made anew where what makes them has changed."""
     interpreter = python()
-    state = [(HERE / name).read_bytes() for name in ("tensorflow_zoo.py", "tensorflow_sources.py")]
+    names = ("tensorflow_zoo.py", "tensorflow_sources.py", "tensorflow_states.py")
+    state = [(HERE / name).read_bytes() for name in names]
     state.append(str(interpreter.resolve()).encode())
     key = hashlib.sha256(b"\0".join(state)).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"infc-tensorflow-zoo-{os.getuid()}-{key}"

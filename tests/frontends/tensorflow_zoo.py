@@ -279,6 +279,10 @@ def main(folder: Path) -> None:
     write_keras_cases(folder)
     write_saved_models(folder)
     write_graphs(folder)
+    sys.path.insert(0, str(Path(__file__).parent))
+    import tensorflow_states
+
+    tensorflow_states.write(folder)
 
 
 if __name__ == "__main__":

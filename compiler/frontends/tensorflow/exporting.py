@@ -50,12 +50,12 @@ def export(program: Program, path: Path) -> Exported:
         inputs = inputs[: len(program.inputs)]
         outputs = [t.name for t in function.outputs]
         if held:
-            lifted = lifting.lift(function, held, path)
-            inputs, outputs = [*inputs, *lifted.inputs], [*outputs, *lifted.outputs]
+            lifted = lifting.lift(function, held, inputs, outputs, path)
+            inputs, outputs = list(lifted.inputs), list(lifted.outputs)
             frozen = _optimized(lifted.definition, inputs, outputs)
         else:
             frozen = _frozen(function, inputs, outputs)
-        graph, outputs = complex_numbers.split(frozen, outputs)
+        graph, inputs, outputs = complex_numbers.split(frozen, inputs, outputs)
         model = convert(path, lambda: _graph(graph, inputs, outputs))
     ports = (*program.inputs, *(state.port for state in held))
     names = (*program.outputs, *(state.output for state in held))
@@ -63,7 +63,7 @@ def export(program: Program, path: Path) -> Exported:
         model,
         tuple(zip(inputs, ports, strict=True)),
         tuple(zip(outputs, names, strict=True)),
-        states.note(held),
+        states.note(held, program),
     )
 
 

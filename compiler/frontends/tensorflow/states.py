@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.frontends.tensorflow import programs, replaying
 from infc.frontends.tensorflow.programs import Port, Program
@@ -52,7 +54,8 @@ class State:
         """The value of the variable, a numpy array."""
         import tensorflow as tf
 
-        return tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.port.dtype).numpy()
+        value = tf.raw_ops.ReadVariableOp(resource=self.handle, dtype=self.port.dtype)
+        return np.asarray(value.numpy())
 
 
 def find(function: Any, program: Program, path: Path) -> tuple[State, ...]:
@@ -132,16 +135,28 @@ def refusal(path: Path, node: Any, function: Any) -> InfcError:
     )
 
 
-def note(states: Sequence[State]) -> tuple[Diagnostic, ...]:
-    """What the user has to know of them."""
+def note(states: Sequence[State], program: Program) -> tuple[Diagnostic, ...]:
+    """What the user has to know of them: names, how they begin, and that they fix the batch."""
     if not states:
         return ()
     pairs = ", ".join(f"`{s.port.name}` -> `{s.output}`" for s in states[:8])
     more = f" and {len(states) - 8} more" if len(states) > 8 else ""
     zero = all(not s.read().any() for s in states)
     begin = "all zeros at first" if zero else "not all zeros at first: see the model's variables"
-    text = f"the model keeps a state, which are inputs and outputs here ({begin}): {pairs}{more}"
-    return (Diagnostic("E111", text, severity=Severity.NOTE),)
+    text = f"the model keeps a state, here in inputs and outputs ({begin}): {pairs}{more}"
+    return (Diagnostic("E111", text, help=_batch(states, program), severity=Severity.NOTE),)
+
+
+def _batch(states: Sequence[State], program: Program) -> str:
+    """What to say of a batch that varies, where all of the state is of one size."""
+    sizes = {s.port.shape[0] if s.port.shape else None for s in states}
+    varying = [p for p in program.inputs if p.shape and p.shape[0] is None]
+    if len(sizes) != 1 or None in sizes or not varying:
+        return ""
+    (size,) = sizes
+    port = varying[0]
+    dims = "x".join(["N" if d is None else str(d) for d in (size, *port.shape[1:])])
+    return f"where that is a batch of {size}, say so: `--input {port.name}={dims}`"
 
 
 def runner(program: Program, path: Path) -> Runner:

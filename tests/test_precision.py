@@ -88,7 +88,9 @@ def test_what_is_offered_is_right_and_half_as_large(
     verdict = verdicts.expected(end)
     assert manifest["verification"]["verdict"] == verdict
     # An engine's code is of one size whatever the weights are: 0.3 MB that this net is as large as.
-    assert size_of(path) < (0.62 if end != "tensorrt-rtx" else 0.95) * size_of(plain)
+    # What is deferred is no engine yet, and the graph may cast its weights.
+    if verdict != "deferred":
+        assert size_of(path) < (0.62 if end != "tensorrt-rtx" else 0.95) * size_of(plain)
     assert "conversion" not in full
     assert manifest["conversion"]["to"] == precision.TYPES[wanted]
     if verdict == "passed":

@@ -56,7 +56,9 @@ def export(program: Program, path: Path) -> Exported:
         else:
             frozen = _frozen(function, inputs, outputs)
         graph, inputs, outputs = complex_numbers.split(frozen, inputs, outputs)
-        model = convert(path, lambda: _graph(graph, inputs, outputs))
+        # The bodies of loops and branches are imported into whatever graph is the default one.
+        with graph.as_default():
+            model = convert(path, lambda: _graph(graph, inputs, outputs))
     ports = (*program.inputs, *(state.port for state in held))
     names = (*program.outputs, *(state.output for state in held))
     return Exported(

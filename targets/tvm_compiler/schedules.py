@@ -115,18 +115,12 @@ def _spread(sch: Any, block: Any, cpu: Cpu) -> None:
     for loop in loops:
         total *= _extent(sch, loop)
     lanes = cpu.lanes(4)
-    inner = loops[-1]
-    outer = loops[:-1]
-    if contiguous(sch, block):
-        width = _vector(_extent(sch, inner), lanes)
-        if width > 1:
-            head, vector = sch.split(inner, [None, width])
-            sch.vectorize(vector)
-            outer = [*outer, head]
-        else:
-            outer = loops
-    else:
-        outer = loops
+    outer = loops
+    width = _vector(_extent(sch, loops[-1]), lanes) if contiguous(sch, block) else 1
+    if width > 1:
+        head, vector = sch.split(loops[-1], [None, width])
+        sch.vectorize(vector)
+        outer = [*loops[:-1], head]
     if outer and total >= SMALL:
         sch.parallel(_share(sch, outer, cpu))
 
@@ -216,9 +210,7 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
         count = sum(v.iter_type == 2 and int(v.dom.extent.value) > 1 for v in here.iter_vars)
         tail, red = own[: len(own) - count], own[len(own) - count :]
         sch.reorder(*red, *tail)
-    work = 1
-    for var in here.iter_vars:
-        work *= int(var.dom.extent.value)
+    work = _rounds(here)
     if work >= SMALL:
         sch.parallel(_share(sch, outer, cpu))
     _finish_tile(sch, tail, width)
@@ -226,6 +218,14 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
         _finish_tile(sch, inner, width)
     if red:
         sch.decompose_reduction(block, red[0])
+
+
+def _rounds(block: Any) -> int:
+    """How often the body of a block is computed."""
+    rounds = 1
+    for var in block.iter_vars:
+        rounds *= int(var.dom.extent.value)
+    return rounds
 
 
 def _columns_weigh_more(block: Any) -> bool:
@@ -268,9 +268,7 @@ def _reduce_innermost(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
     spatial = [v for v in here.iter_vars if v.iter_type == 0]
     loops = sch.get_loops(block)
     outer, red = loops[: len(spatial)], loops[len(spatial) :]
-    work = 1
-    for var in here.iter_vars:
-        work *= int(var.dom.extent.value)
+    work = _rounds(here)
     if red:
         width = _vector(_extent(sch, red[-1]), cpu.lanes(4))
         if width > 1:

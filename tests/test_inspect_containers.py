@@ -91,6 +91,17 @@ def test_document(name: str, made: dict[str, Path]) -> None:
         assert done.document["bytes"] == made[name].stat().st_size
 
 
+def test_a_class_that_torch_renamed_has_its_own_name(tmp_path: Path) -> None:
+    """In one process, the second class of a name is saved as `nets.___torch_mangle_0.Net`."""
+    if find_spec("torch") is None:
+        missing("the Python module torch")
+    for path in (tmp_path / "first.pt", tmp_path / "second.pt"):
+        container_files.traced(path)
+        document = infc("inspect", path, "--json").document
+        assert document["details"]["class"] == "__torch__.nets.Net"
+        assert [row["name"] for row in document["inputs"]] == ["image"]
+
+
 def test_figures_are_those_of_the_framework(made: dict[str, Path]) -> None:
     """The weights, as torch counts them."""
     if "torch-state-dict" not in made:

@@ -39,6 +39,8 @@ _CALL = re.compile(r"\b(?:torch|ops\.(\w+))\.(\w+)\(")
 _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.*?):$", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"^\s*(\w+): (.+?)(?:=.*)?$", re.DOTALL)
 _MAX_SIGNATURE = 100_000
+# torch sets classes apart that bear one name in one process: torch/csrc/jit/frontend/name_mangler.cpp
+_MANGLED = re.compile(r"\b___torch_mangle_\d+\.")
 
 
 def describe(path: Path) -> Description:
@@ -61,7 +63,7 @@ def describe(path: Path) -> Description:
         for text in sources.values()
         for space, name in _CALL.findall(text)
     )
-    details = {"class": str(maker)} if isinstance(maker, Global) else {}
+    details = {"class": _MANGLED.sub("", str(maker))} if isinstance(maker, Global) else {}
     details["made by"] = "torch.jit.script" if examples is None else "torch.jit.trace"
     details |= {"archive": f"version {version}"} if version else {}
     return Description(

@@ -244,6 +244,7 @@ def behind(tables: dict[int, dict[str, Any]]) -> list[str]:
     for count, table in tables.items():
         base, ours = table.get("forward"), table.get("infc entropy")
         if not base or not ours:
+            faults.append(f"{count} samples: `forward` and `infc entropy` were not both measured")
             continue
         if "error" in ours:
             faults.append(f"{count} samples: {ours['error']}")
@@ -267,7 +268,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    tools = [tool for tool in TOOLS if tool in options.tools.split(",")]
+    tools = options.tools.split(",")
+    for tool in tools:
+        if tool not in TOOLS:
+            parser.error(f"there is no tool `{tool}`; there are {', '.join(TOOLS)}")
     tables: dict[int, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "resnet50.onnx"

@@ -5,6 +5,7 @@ SEAL       its artifacts can be encrypted, and how
 release    its artifacts say which release of its SDK wrote them
 absence    its artifacts may not run on this machine at all, and why
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
+loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from infc.signature import TensorSpec
-from infc.targets import BackEnd, Target
+from infc.targets import BackEnd, LoaderSpec, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,12 @@ def absence_of(end: BackEnd, target: Target) -> str:
     """Why no artifact for `target` can be run on this machine; "" where one can, as a rule."""
     absence: Callable[[Target], str] | None = getattr(end, "absence", None)
     return absence(target) if absence else ""
+
+
+def loader_of(end: BackEnd, entry: str) -> LoaderSpec:
+    """How the loader of an artifact is compiled whose file to open is called `entry`."""
+    loader: Callable[[str], LoaderSpec] | None = getattr(end, "loader", None)
+    return loader(entry) if loader else end.LOADER
 
 
 def release_of(end: BackEnd, entry: Path) -> str | None:

@@ -25,6 +25,7 @@ from infc.loaders.rendering import plain
 from infc.places import cache_folder
 from infc.request import WorkerLimits
 from infc.targets import Target, back_end
+from infc.targets.abilities import loader_of
 from infc.workers.versions import versions
 
 LANGUAGES = {"cpp": "C++", "java": "Java"}
@@ -87,7 +88,7 @@ def build_project(
         InfcError: E501, E503, E703 as `build`.
     """
     target = Target.from_json(bundle.manifest["target"])
-    entries = _entries(target, options)
+    entries = _entries(target, bundle.entry.name, options)
     cmake, compiler = _tool("cmake"), find_compiler()
     key = _key(bundle.path / "loader" / "cpp", target, compiler, entries)
     cached = cache_folder() / "objects" / key
@@ -116,10 +117,10 @@ def build_project(
     return built
 
 
-def _entries(target: Target, options: BuildOptions) -> dict[str, str]:
+def _entries(target: Target, entry: str, options: BuildOptions) -> dict[str, str]:
     """The CMake cache entries that say what is compiled, and against what."""
     return {
-        **back_end(target.back_end).LOADER.sdk(),
+        **loader_of(back_end(target.back_end), entry).sdk(),
         "CMAKE_BUILD_TYPE": "None" if options.sanitize else "Release",
         "INFC_SANITIZE": options.sanitize,
     }

@@ -15,6 +15,7 @@ from infc.loaders.rendering import fill, plain, plain_folder
 from infc.loaders.signature import Signature
 from infc.request import WorkerLimits
 from infc.targets import Artifact, Target, back_end
+from infc.targets.abilities import loader_of
 from infc.workers.versions import versions
 
 RUNTIME_FILES = (
@@ -40,7 +41,7 @@ def render(
 
     `recipe` says how the artifact is built on the device, where that is still to be done.
     """
-    spec = back_end(target.back_end).LOADER
+    spec = loader_of(back_end(target.back_end), artifact.entry)
     (folder / "runtime").mkdir(parents=True)
     for name in RUNTIME_FILES:
         (folder / "runtime" / name).write_text(plain(f"cpp/runtime/{name}"), encoding="utf-8")

@@ -69,7 +69,7 @@ def code_in(config: Any) -> list[str]:
     return list(dict.fromkeys(name for row in objects(config) if (name := _code(row))))
 
 
-def require_harmless(config: dict[str, Any], path: Path, allow_code: bool) -> None:
+def require_harmless(config: dict[str, Any], label: str | Path, allow_code: bool) -> None:
     """Refuse a model that would run code when it is loaded.
 
     Raises:
@@ -79,7 +79,7 @@ def require_harmless(config: dict[str, Any], path: Path, allow_code: bool) -> No
     if found and not allow_code:
         raise fail(
             "E113",
-            f"loading `{path}` would run code from it: {', '.join(f'`{n}`' for n in found[:10])}",
+            f"loading `{label}` would run code from it: {', '.join(f'`{n}`' for n in found[:10])}",
             help="make a Lambda a layer class of your own and name that (`--model file.py:Layer`), "
             "export the\nmodel as a SavedModel, or trust the file with `--allow-pickle`",
         )

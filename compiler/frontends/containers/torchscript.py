@@ -39,7 +39,7 @@ _CALL = re.compile(r"\b(?:torch|ops\.(\w+))\.(\w+)\(")
 _FORWARD = re.compile(r"^  def forward\((.*?)\) -> (.*?):$", re.MULTILINE | re.DOTALL)
 _ARGUMENT = re.compile(r"^\s*(\w+): (.+?)(?:=.*)?$", re.DOTALL)
 _MAX_SIGNATURE = 100_000
-# torch sets classes apart that bear one name in one process: torch/csrc/jit/frontend/name_mangler.cpp
+# torch sets classes of one name in one process apart: torch/csrc/jit/frontend/name_mangler.cpp
 _MANGLED = re.compile(r"\b___torch_mangle_\d+\.")
 
 

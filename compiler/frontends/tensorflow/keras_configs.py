@@ -8,14 +8,15 @@ bytecode, and other classes are the user's.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any
 
 from infc.diagnostics import fail
+from infc.frontends.containers import keras_config
+from infc.frontends.containers.keras_config import CODE, objects
 
 OWN = ("keras", "tf_keras", "tensorflow.keras", "tensorflow.python.keras", "builtins")
 """Modules that Keras may look names up in; `builtins` stands for its plain functions."""
-CODE = ("Lambda", "__lambda__")
 STRUCTURE = re.compile(r"Functional|Model|Sequential|InputLayer|__\w+__")
 """What makes a model of layers, and Keras's own notation for tensors, slices and the like."""
 LEGACY = (
@@ -38,38 +39,16 @@ MERGING = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
 MAX_NAMED = 10
 
 
-def objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every object with a class in the tree, without recursion: a tree can be made deep."""
-    pending = [config]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            if isinstance(value.get("class_name"), str):
-                yield value
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-
-
 def require_harmless(
     config: dict[str, Any], label: str, theirs: Collection[str], *, allow_code: bool
 ) -> None:
     """Refuse code, and classes that are neither Keras's nor among the names `theirs`.
 
     Raises:
-        InfcError: E113 for a `Lambda` unless `allow_code`, E114 for the classes, all of them.
+        InfcError: E113 for code unless `allow_code`, E114 for the classes, all of them.
     """
-    found = list(objects(config))
-    lambdas = [_name(row) for row in found if row["class_name"] in CODE]
-    if lambdas and not allow_code:
-        shown = ", ".join(f"`{name}`" for name in dict.fromkeys(lambdas) if name) or "`Lambda`"
-        raise fail(
-            "E113",
-            f"`{label}` holds Python bytecode: the Lambda layer {shown}",
-            help="make it a layer class of your own and pass that (`--model file.py:Layer`), "
-            "export the\nmodel as a SavedModel, or trust the file with `--allow-pickle`",
-        )
-    unknown = dict.fromkeys(_class(row) for row in found if not _is_known(row, theirs))
+    keras_config.require_harmless(config, label, allow_code)
+    unknown = dict.fromkeys(_class(row) for row in objects(config) if not _is_known(row, theirs))
     if unknown:
         shown = ", ".join(f"`{name}`" for name in list(unknown)[:MAX_NAMED])
         more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
@@ -79,11 +58,6 @@ def require_harmless(
             help="name the code that defines them, `--model file.py:Class`, or export the model as "
             "a\nSavedModel where they are: `model.export('folder')`",
         )
-
-
-def _name(row: dict[str, Any]) -> str:
-    config = row.get("config")
-    return str(config.get("name", "")) if isinstance(config, dict) else ""
 
 
 def _class(row: dict[str, Any]) -> str:

@@ -4,15 +4,21 @@
 
 `x`: (N, spatial..., C); `w`: (kernel..., C / groups, O). `g` is the group that `c` belongs to.
 
-The last spatial dimension is computed up to a multiple of `tile`, and cropped where it is read, so
-that a register tile is always full; the padding of `x` grows for that. Source: ONNX Conv, opset 11.
+The last spatial dimension may be computed up to a multiple of `rows`, and cropped where it is read,
+so that a register tile is always full; the padding of `x` grows for that. A graph is imported with
+`rows` of 1, and `with_rows` makes the kernel anew once its schedule is chosen: what a kernel is
+does not depend on how it will be computed. Source: ONNX Conv, opset 11.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+ATTRIBUTE = "infc.conv"
+"""Of a TIR function that is a convolution: what `attributes` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,31 @@ class Window:
         return tuple((n + b + a - (k - 1) * d - 1) // s + 1 for n, k, s, d, b, a in rows)
 
 
-def conv(x: Any, w: Any, window: Window, groups: int, tile: int) -> Any:
+def attributes(window: Window, groups: int) -> Mapping[str, str]:
+    """Those of the TIR function of a convolution, which `with_rows` reads."""
+    return {ATTRIBUTE: json.dumps([asdict(window), groups])}
+
+
+def with_rows(func: Any, rows: int) -> Any:
+    """The convolution that `func` computes, its last spatial dimension up to a multiple of `rows`.
+
+    `func` is a TIR function with `attributes`.
+    """
+    from tvm import relax
+    from tvm.relax.utils import gen_call_tir_inputs
+
+    fields, groups = json.loads(str(func.attrs[ATTRIBUTE]))
+    window = Window(**{name: tuple(numbers) for name, numbers in fields.items()})
+    operands = [relax.Var("p", relax.TensorType(b.shape, b.dtype)) for b in func.params[:2]]
+    made, _, _ = gen_call_tir_inputs(
+        lambda x, w: conv(x, w, window, groups, rows),
+        *operands,
+        primfunc_attrs=attributes(window, groups),
+    )
+    return made
+
+
+def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
     """The tensor expression; all sizes are fixed."""
     from tvm import te, tirx
 
@@ -41,15 +71,15 @@ def conv(x: Any, w: Any, window: Window, groups: int, tile: int) -> Any:
     per_group_in, channels_out = int(w.shape[rank]), int(w.shape[rank + 1])
     per_group_out = channels_out // groups
     sizes = window.output([int(n) for n in x.shape[1:-1]], kernel)
-    computed = (*sizes[:-1], -(-sizes[-1] // tile) * tile)
+    computed = (*sizes[:-1], -(-sizes[-1] // rows) * rows)
     padded = pad(x, window, computed, kernel)
     ks = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(kernel)]
     ci = te.reduce_axis((0, per_group_in), name="ci")
 
     def element(*at: Any) -> Any:
         n, *spatial, c = at
-        rows = zip(spatial, ks, window.strides, window.dilations, strict=True)
-        places = [o * s + k * d for o, k, s, d in rows]
+        terms = zip(spatial, ks, window.strides, window.dilations, strict=True)
+        places = [o * s + k * d for o, k, s, d in terms]
         if groups == 1:
             channel = ci
         elif per_group_in == per_group_out == 1:

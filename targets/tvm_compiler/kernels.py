@@ -1,23 +1,144 @@
-"""Relax to scheduled kernels: operators made loops, fused, and scheduled by rule."""
+"""Relax to scheduled kernels: operators made loops, fused, and scheduled by rule or by record."""
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler.choices import Choice, rule
+from infc.targets.tvm_compiler.convolution import ATTRIBUTE, with_rows
 from infc.targets.tvm_compiler.schedules import schedule
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
 
+UNFIT = (TypeError, ValueError, RuntimeError, IndexError)
+"""What TVM raises where a schedule does not fit a kernel; its own errors are among these."""
 
-def kernels(module: Any, cpu: Cpu) -> Any:
-    """Return `module` with every operator as a call of a scheduled kernel."""
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel that is not scheduled.
+
+    `func` is its TIR function, with no rows beyond those of its output; `groups` the module before
+    operators were put together, which a convolution of more rows is made from.
+    """
+
+    name: str
+    func: Any
+    groups: Any
+
+    @property
+    def key(self) -> str:
+        """What it computes, on which shapes and types: 16 hexadecimal digits.
+
+        Names have no part in it, nor has how it is scheduled.
+        """
+        import tvm_ffi
+
+        bare = self.func.without_attr("global_symbol")
+        return f"{tvm_ffi.structural_hash(bare) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+    def scheduled(self, cpu: Cpu, choice: Choice) -> Any:
+        """The TIR function, computed as chosen.
+
+        Raises:
+            ScheduleError: what is chosen does not fit it.
+        """
+        return schedule(self._with_rows(choice.rows), cpu, choice)
+
+    def _with_rows(self, rows: int) -> Any:
+        """The TIR function, its convolution up to a multiple of `rows`."""
+        if rows == 1 or self.name not in {v.name_hint for v in self.groups.get_global_vars()}:
+            return self.func
+        called = _called(self.groups[self.name])
+        if not called:
+            return _taller(self.func, rows)
+        if not any(_is_conv(self.groups[v]) for v in called):
+            return self.func
+        functions = {v: _taller(self.groups[v], rows) for v in called}
+        return _fused(self.groups.get_global_var(self.name), self.groups[self.name], functions)
+
+
+def _is_conv(func: Any) -> bool:
+    return ATTRIBUTE in (func.attrs or {})
+
+
+def _taller(func: Any, rows: int) -> Any:
+    return with_rows(func, rows) if _is_conv(func) else func
+
+
+def _called(func: Any) -> list[Any]:
+    """The global variables that a group of operators calls; none where it is a TIR function."""
+    import tvm
+    from tvm import relax
+
+    found: list[Any] = []
+
+    def visit(expression: Any) -> None:
+        if isinstance(expression, tvm.ir.GlobalVar):
+            found.append(expression)
+
+    if isinstance(func, relax.Function):
+        relax.analysis.post_order_visit(func, visit)
+    return found
+
+
+def _fused(name: Any, group: Any, functions: dict[Any, Any]) -> Any:
+    """The TIR function of one group, whose operators are `functions`."""
+    import tvm
+    from tvm import relax
+
+    builder = relax.BlockBuilder(tvm.IRModule({name: group, **functions}))
+    operands = [relax.Var(f"p{i}", p.ty) for i, p in enumerate(group.params)]
+    # What nobody calls would not be fused.
+    with builder.function("main", operands):
+        with builder.dataflow():
+            answer = builder.emit_output(name(*operands))
+        builder.emit_func_output(answer)
+    return relax.transform.FuseTIR()(builder.finalize())[name.name_hint]
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A Relax module whose operators are put together: calls of kernels, not scheduled yet."""
+
+    module: Any
+    groups: Any
+
+    def kernels(self) -> Iterator[Kernel]:
+        """All of them, in the order of their names."""
+        import tvm
+
+        rows = {v.name_hint: f for v, f in self.module.functions.items()}
+        for name, func in sorted(rows.items()):
+            if isinstance(func, tvm.tirx.PrimFunc):
+                yield Kernel(name, func, self.groups)
+
+    def calls(self) -> dict[str, int]:
+        """How often `main` calls each kernel."""
+        from tvm import relax
+
+        found: Counter[str] = Counter()
+
+        def visit(expression: Any) -> None:
+            if isinstance(expression, relax.Call) and expression.op.name == "relax.call_tir":
+                found[expression.args[0].name_hint] += 1
+
+        relax.analysis.post_order_visit(self.module["main"], visit)
+        return dict(found)
+
+
+def fuse(module: Any, cpu: Cpu) -> Fused:
+    """Make operators loops, and put together what is computed together."""
     import tvm
     from tvm.relax import transform
 
-    target = tvm.target.Target(cpu.target())
-    with target, tvm.transform.PassContext(opt_level=3):
-        fused = tvm.transform.Sequential(
+    with tvm.target.Target(cpu.target()), tvm.transform.PassContext(opt_level=3):
+        groups = tvm.transform.Sequential(
             [
                 transform.DecomposeOpsForInference(),
                 transform.CanonicalizeBindings(),
@@ -25,12 +146,33 @@ def kernels(module: Any, cpu: Cpu) -> Any:
                 transform.AnnotateTIROpPattern(),
                 transform.FoldConstant(),
                 transform.FuseOps(),
-                transform.FuseTIR(),
-                transform.DeadCodeElimination(),
             ]
         )(module)
-    rows = {
-        name: schedule(func, cpu) if isinstance(func, tvm.tirx.PrimFunc) else func
-        for name, func in fused.functions.items()
-    }
-    return tvm.IRModule(rows, attrs=fused.attrs)
+        whole = tvm.transform.Sequential([transform.FuseTIR(), transform.DeadCodeElimination()])
+        return Fused(whole(groups), groups)
+
+
+def by_rule(kernel: Kernel, cpu: Cpu) -> Any:
+    """`kernel` by the rule; as it is where that does not fit it, and then it runs on one thread."""
+    try:
+        return kernel.scheduled(cpu, rule(kernel.func, cpu))
+    except UNFIT as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"{kernel.name} is not scheduled: {reason}", file=sys.stderr)  # noqa: T201
+        return kernel.func.with_attr("tirx.is_scheduled", True)
+
+
+def kernels(module: Any, cpu: Cpu, chosen: Callable[[Kernel], Choice | None] | None = None) -> Any:
+    """Return `module` with every operator as a call of a scheduled kernel.
+
+    `chosen` gives the choice that was found for a kernel, None where the rule is to decide.
+    """
+    import tvm
+
+    fused = fuse(module, cpu)
+    functions = dict(fused.module.functions.items())
+    for kernel in fused.kernels():
+        choice = chosen(kernel) if chosen is not None else None
+        func = by_rule(kernel, cpu) if choice is None else kernel.scheduled(cpu, choice)
+        functions[fused.module.get_global_var(kernel.name)] = func
+    return tvm.IRModule(functions, attrs=fused.module.attrs)

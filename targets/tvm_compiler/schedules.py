@@ -27,6 +27,7 @@ from infc.targets.tvm_compiler.blocks import (
     rounds,
 )
 from infc.targets.tvm_compiler.choices import Choice, main_block
+from infc.targets.tvm_compiler.symbolic import MANY, number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
 if TYPE_CHECKING:
@@ -144,15 +145,14 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
     """Compute a reduction in register tiles, `follower` on each tile at once."""
     here = sch.get(block)
     spatial = [v for v in here.iter_vars if v.iter_type == SPATIAL]
-    if not spatial or not contiguous(sch, block) or int(spatial[-1].dom.extent.value) == 1:
+    if not spatial or not contiguous(sch, block) or number(spatial[-1].dom.extent) == 1:
         _reduce_innermost(sch, block, follower, cpu, choice)
         return
     top = follower if follower is not None else block
     loops = sch.get_loops(top)[: len(spatial)]
     if choice is None:
-        tile = tile_for(
-            extent(sch, loops[-2]) if len(loops) > 1 else 1, extent(sch, loops[-1]), cpu
-        )
+        sizes = [1, *(extent(sch, loop, MANY) for loop in loops)]
+        tile = tile_for(sizes[-2], sizes[-1], cpu)
         choice = Choice(tile.rows, tile.columns, columns_weigh_more(here))
     columns, inner_columns = sch.split(loops[-1], [None, choice.columns])
     width = vector(choice.columns, cpu.lanes(4))
@@ -171,7 +171,7 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
         sch.compute_at(block, outer[-1])
         own = sch.get_loops(block)[len(outer) :]
         # Loops of one round are dropped where a block moves.
-        count = sum(v.iter_type == REDUCING and int(v.dom.extent.value) > 1 for v in here.iter_vars)
+        count = sum(v.iter_type == REDUCING and number(v.dom.extent) > 1 for v in here.iter_vars)
         tail, red = own[: len(own) - count], own[len(own) - count :]
         sch.reorder(*red, *tail)
     if rounds(here) >= SMALL:
@@ -188,7 +188,9 @@ def _unroll(sch: Any, loops: list[Any], times: int) -> Any:
     """Write out so many rounds of the innermost of `loops`; the outermost, as it is then."""
     first, left = loops[0], times
     for loop in reversed(loops):
-        count = extent(sch, loop)
+        count = extent(sch, loop, 0)
+        if not count:
+            break
         if left > 1 and left % count == 0:
             sch.unroll(loop)
             left //= count

@@ -1,0 +1,59 @@
+"""Questions about the blocks of a TIR function that is being scheduled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infc.targets.tvm_compiler.symbolic import number
+
+SPATIAL, REDUCING = 0, 2
+"""Kinds of a block's axes, as TVM numbers them."""
+
+
+def is_reduction(sch: Any, block: Any) -> bool:
+    """Whether the block has an axis that it sums, or otherwise folds, over."""
+    return any(var.iter_type == REDUCING for var in sch.get(block).iter_vars)
+
+
+def contiguous(sch: Any, block: Any) -> bool:
+    """Whether the innermost dimension of what `block` writes is its innermost loop's."""
+    here = sch.get(block)
+    write = here.writes[0].region
+    spatial = [v for v in here.iter_vars if v.iter_type == SPATIAL]
+    if not write or not spatial:
+        return False
+    return bool(write[-1].min.same_as(spatial[-1].var))
+
+
+def extent(sch: Any, loop: Any, otherwise: int = 1) -> int:
+    """How often a loop goes round, with `otherwise` for each dimension that is open."""
+    return number(sch.get(loop).extent, otherwise)
+
+
+def rounds(block: Any) -> int:
+    """How often the body of a block is computed, dimensions that are open counted once."""
+    count = 1
+    for var in block.iter_vars:
+        count *= number(var.dom.extent, 1)
+    return count
+
+
+def columns_weigh_more(block: Any) -> bool:
+    """Whether the operand that the columns index, the weights, is larger than all others.
+
+    It is then read once, a panel of columns for all rows, and not once for each row.
+    """
+    from tvm.tirx.analysis import undefined_vars
+
+    spatial = [v for v in block.iter_vars if v.iter_type == SPATIAL]
+    weights = others = 0
+    for read in block.reads:
+        size = 1
+        for dim in read.source.shape:
+            size *= number(dim, 1)
+        mentioned = {v.name for r in read.region for v in undefined_vars(r.min)}
+        if spatial[-1].var.name not in mentioned:
+            others = max(others, size)
+        elif len(spatial) == 1 or spatial[-2].var.name not in mentioned:
+            weights = max(weights, size)
+    return weights > others

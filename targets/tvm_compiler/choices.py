@@ -1,0 +1,132 @@
+"""What the schedule of a kernel is free to do, as a small record; and what the rule chooses.
+
+    rows x columns   the tile of accumulators in registers; only columns where that is all there is
+    columns_first    columns go round outside of rows: a panel of weights is read once for all rows
+    unroll           rounds of the innermost reduction loops that are written out
+    inline_pad       zeros around a convolution's input are tested for, not written first
+
+A kernel may hold several blocks. The choice is about its main one, that with the most work; the
+rule decides about the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from infc.targets.tvm_compiler.blocks import SPATIAL, columns_weigh_more, contiguous, is_reduction
+from infc.targets.tvm_compiler.blocks import rounds as rounds_of
+from infc.targets.tvm_compiler.symbolic import number
+from infc.targets.tvm_compiler.tiles import tile_for, vector
+
+if TYPE_CHECKING:
+    from infc.targets.tvm_compiler.cpus import Cpu
+
+MOST = {"rows": 64, "columns": 1024, "unroll": 64}
+"""What a number in a choice may be at most: more would be a library of megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a kernel is computed."""
+
+    rows: int
+    columns: int
+    columns_first: bool = False
+    unroll: int = 1
+    inline_pad: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, as in a database."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Choice:
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if not isinstance(data, Mapping) or set(data) != {f.name for f in fields(cls)}:
+            raise ValueError("a choice has other fields")
+        for name, value in data.items():
+            if name in MOST:
+                if type(value) is not int or not 0 < value <= MOST[name]:
+                    raise ValueError(f"`{name}` of a choice is {value!r}")
+            elif type(value) is not bool:
+                raise ValueError(f"`{name}` of a choice is {value!r}")
+        return cls(**data)
+
+    def __str__(self) -> str:
+        """As in a table: `7x64 columns-first unroll 4`."""
+        words = [f"{self.rows}x{self.columns}"]
+        words += ["columns-first"] if self.columns_first else []
+        words += [f"unroll {self.unroll}"] if self.unroll > 1 else []
+        words += ["inline-pad"] if self.inline_pad else []
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """The sizes of a kernel's main block, which its choices are made from.
+
+    `rows` and `columns` are the two innermost dimensions of what it computes, `reduction` the
+    rounds of the loops that it sums over, innermost last, `rounds` all of them together. `tiled`
+    says whether it is computed in tiles, and `padded` whether zeros are put around its input.
+    """
+
+    rows: int
+    columns: int
+    reduction: tuple[int, ...]
+    rounds: int
+    tiled: bool
+    padded: bool
+
+
+def main_block(sch: Any) -> Any:
+    """The block with the most work, one that reduces before one that does not; None for none."""
+    blocks = sch.get_child_blocks(sch.get_sblock("root"))
+    best, most = None, (False, -1)
+    for block in blocks:
+        weight = (is_reduction(sch, block), rounds_of(sch.get(block)))
+        if weight > most:
+            best, most = block, weight
+    return best
+
+
+def extents_of(func: Any) -> Extents:
+    """Those of the main block of `func`, a TIR function that is not scheduled."""
+    import tvm
+    from tvm.s_tir import Schedule
+
+    sch = Schedule(tvm.IRModule({"main": func}))
+    block = main_block(sch)
+    if block is None:
+        return Extents(1, 1, (), 0, tiled=False, padded=False)
+    here = sch.get(block)
+    sizes = [number(v.dom.extent) for v in here.iter_vars if v.iter_type == SPATIAL] or [1]
+    reduction = tuple(number(v.dom.extent) for v in here.iter_vars if v.iter_type != SPATIAL)
+    return Extents(
+        sizes[-2] if len(sizes) > 1 else 1,
+        sizes[-1],
+        reduction,
+        rounds_of(here),
+        tiled=bool(reduction) and contiguous(sch, block) and sizes[-1] > 1,
+        padded=any(sch.get(p).name_hint == "pad" for p in sch.get_producers(block)),
+    )
+
+
+def rule(func: Any, cpu: Cpu) -> Choice:
+    """The choice that is made without measuring; `func` is a TIR function not scheduled yet."""
+    import tvm
+    from tvm.s_tir import Schedule
+
+    extents = extents_of(func)
+    if not extents.tiled:
+        inner = extents.reduction[-1] if extents.reduction else extents.columns
+        return Choice(1, vector(inner, cpu.lanes(4)))
+    tile = tile_for(extents.rows, extents.columns, cpu)
+    sch = Schedule(tvm.IRModule({"main": func}))
+    first = columns_weigh_more(sch.get(main_block(sch)))
+    return Choice(tile.rows, tile.columns, columns_first=first)

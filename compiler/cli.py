@@ -563,24 +563,24 @@ def bench(
 @click.argument("name", required=False, shell_complete=completion.targets)
 def targets(name: str | None) -> Output:
     """List the targets, or show one in detail."""
-    from infc import doctor, results
+    from infc import doctor, listings
     from infc import targets as table
 
     if name is None:
         rows = [(t, doctor.available(t)) for t in table.profiles().values()]
-        return results.targets_table(rows)
+        return listings.targets_table(rows)
     target = table.look_up(name)
     end = table.back_end(target.back_end)
-    return results.target_details(target, end, doctor.available(target))
+    return listings.target_details(target, end, doctor.available(target))
 
 
 @verb
 def passes() -> Output:
     """List the graph passes, in order."""
+    from infc import listings
     from infc import passes as table
-    from infc import results
 
-    return results.passes_table(table.PIPELINE, table.ORDER)
+    return listings.passes_table(table.PIPELINE, table.ORDER)
 
 
 @verb
@@ -592,9 +592,9 @@ def doctor(names: tuple[str, ...]) -> Output:
     `java`, a back end or a target.
     """
     from infc import doctor as examination
-    from infc import results
+    from infc import listings
 
-    return results.examined(examination.examine(names))
+    return listings.examined(examination.examine(names))
 
 
 cli.add_command(package)
@@ -605,9 +605,11 @@ cli.add_command(toolchain)
 @click.argument("code", required=False, shell_complete=completion.codes)
 def explain(code: str | None) -> Output:
     """Explain the diagnostic CODE, or list all codes."""
-    from infc import results
+    from infc import listings
 
-    return results.codes_table(CODES.values()) if code is None else results.explained(look_up(code))
+    return (
+        listings.codes_table(CODES.values()) if code is None else listings.explained(look_up(code))
+    )
 
 
 @verb

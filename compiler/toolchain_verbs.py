@@ -38,10 +38,10 @@ def verb(function: Callable[..., Output]) -> click.Command:
 @verb
 def list_() -> Output:
     """List the toolchains: those infc knows, and your own."""
-    from infc import results
+    from infc import listings
     from infc.workers import toolchains
 
-    return results.toolchains_table(toolchains.entries())
+    return listings.toolchains_table(toolchains.entries())
 
 
 @verb
@@ -56,12 +56,12 @@ def list_() -> Output:
 @progress_options
 def install(name: str, lock: Path | None, force: bool, **rest: Any) -> Output:
     """Install the toolchain NAME, or bring it up to date."""
-    from infc import results
+    from infc import listings
     from infc.workers import installing, toolchains
 
     with progress_of(rest) as progress:
         done = installing.install(name, lock, force=force, say=progress)
-    return results.toolchain_installed(toolchains.entry(name), done.changed, brief=rest["quiet"])
+    return listings.toolchain_installed(toolchains.entry(name), done.changed, brief=rest["quiet"])
 
 
 @verb
@@ -111,10 +111,10 @@ def lock(
     platform and one Python. Without a REQUIREMENT it is made from those of the toolchain
     that infc knows by that name.
     """
-    from infc import results
+    from infc import listings
     from infc.workers import resolving
 
     with progress_of(rest) as progress:
         made = resolving.lock(name, python, requirements, imports, output, platform, say=progress)
     step = f"infc toolchain install {name} --lock {shlex.quote(str(output))}"
-    return results.toolchain_locked(made, output, step, brief=rest["quiet"])
+    return listings.toolchain_locked(made, output, step, brief=rest["quiet"])

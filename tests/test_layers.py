@@ -34,6 +34,7 @@ LEVELS = {
     "infc.package_verb": 5,
     "infc.api": 4,
     "infc.results": 4,
+    "infc.listings": 4,
     "infc.package_results": 4,
     "infc.inspection_results": 4,
     "infc.driver": 3,

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from infc.targets.tvm_compiler.symbolic import proven, size_of
+
 ATTRIBUTE = "infc.conv"
 """Of a TIR function that is a convolution: what `attributes` gives."""
 
@@ -30,8 +32,8 @@ class Window:
     before: tuple[int, ...]
     after: tuple[int, ...]
 
-    def output(self, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
-        """The spatial sizes of what is computed from `sizes`."""
+    def output(self, sizes: Sequence[Any], kernel: Sequence[int]) -> tuple[Any, ...]:
+        """The spatial sizes of what is computed from `sizes`: numbers, or expressions of TIR."""
         rows = zip(
             sizes, kernel, self.strides, self.dilations, self.before, self.after, strict=True
         )
@@ -63,15 +65,15 @@ def with_rows(func: Any, rows: int) -> Any:
 
 
 def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
-    """The tensor expression; all sizes are fixed."""
+    """The tensor expression; those of the weights are fixed, of all sizes."""
     from tvm import te, tirx
 
     rank = len(window.strides)
     kernel = [int(n) for n in w.shape[:rank]]
     per_group_in, channels_out = int(w.shape[rank]), int(w.shape[rank + 1])
     per_group_out = channels_out // groups
-    sizes = window.output([int(n) for n in x.shape[1:-1]], kernel)
-    computed = (*sizes[:-1], -(-sizes[-1] // rows) * rows)
+    sizes = window.output([size_of(n) for n in x.shape[1:-1]], kernel)
+    computed = (*sizes[:-1], (sizes[-1] + rows - 1) // rows * rows)
     padded = pad(x, window, computed, kernel)
     ks = [te.reduce_axis((0, k), name=f"k{i}") for i, k in enumerate(kernel)]
     ci = te.reduce_axis((0, per_group_in), name="ci")
@@ -88,21 +90,21 @@ def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
             channel = tirx.indexdiv(c, per_group_out) * per_group_in + ci
         return te.sum(padded[(n, *places, channel)] * w[(*ks, ci, c)], axis=[*ks, ci])
 
-    batch = int(x.shape[0])
+    batch = size_of(x.shape[0])
     whole = te.compute((batch, *computed, channels_out), element, name="conv")
-    if computed == sizes:
+    if proven(computed[-1] <= sizes[-1]):
         return whole
     return te.compute((batch, *sizes, channels_out), lambda *at: whole[at], name="crop")
 
 
-def pad(x: Any, window: Window, computed: Sequence[int], kernel: Sequence[int]) -> Any:
+def pad(x: Any, window: Window, computed: Sequence[Any], kernel: Sequence[int]) -> Any:
     """`x` with zeros around it, as far as computing `computed` reads; `x` itself where none are."""
     from tvm import te, tirx
 
-    sizes = [int(n) for n in x.shape[1:-1]]
+    sizes = [size_of(n) for n in x.shape[1:-1]]
     rows = zip(computed, kernel, window.strides, window.dilations, strict=True)
     extents = [(o - 1) * s + (k - 1) * d + 1 for o, k, s, d in rows]
-    if not any(window.before) and all(e <= n for e, n in zip(extents, sizes, strict=True)):
+    if not any(window.before) and all(proven(e <= n) for e, n in zip(extents, sizes, strict=True)):
         return x
     zero = tirx.const(0, x.dtype)
 
@@ -113,7 +115,7 @@ def pad(x: Any, window: Window, computed: Sequence[int], kernel: Sequence[int]) 
         for place, size, begin, extent in zip(inside, sizes, window.before, extents, strict=True):
             if begin:
                 tests.append(place >= 0)
-            if extent - begin > size:
+            if not proven(extent - begin <= size):
                 tests.append(place < size)
         return tirx.if_then_else(tirx.all(*tests), x[(n, *inside, c)], zero)
 

@@ -33,3 +33,15 @@ def number(size: Any, otherwise: int = MANY) -> int:
     for var in undefined_vars(size):
         analyzer.bind(var, tirx.const(otherwise, str(var.ty.dtype)))
     return int(analyzer.simplify(size))
+
+
+def size_of(size: Any) -> Any:
+    """`size` as a number where it is one, else as it is."""
+    return size if is_open(size) else int(size)
+
+
+def proven(condition: Any) -> bool:
+    """Whether `condition`, true or false or an expression of TIR, holds whatever is open."""
+    from tvm.sym.analyzer import Analyzer
+
+    return condition if isinstance(condition, bool) else bool(Analyzer().can_prove(condition))

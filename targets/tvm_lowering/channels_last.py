@@ -11,15 +11,18 @@ MaxPool-12, AveragePool-19.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from infc.passes.rewriting import (
+    Dim,
     Edit,
     attribute,
     const_tensor,
+    dims,
     dtype_of,
     given,
     graphs,
@@ -33,7 +36,7 @@ FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
 def to_channels_last(model: ir.Model) -> bool:
-    """Rewrite every convolution and pooling whose shapes are fixed; whether there was any."""
+    """Rewrite every convolution and pooling that can be; whether there was any."""
     edit = Edit(model)
     changed = False
     for graph in graphs(model):
@@ -48,7 +51,7 @@ def to_channels_last(model: ir.Model) -> bool:
 
 def _conv(node: ir.Node, edit: Edit) -> bool:
     x, w, bias = given(node, 0), given(node, 1), given(node, 2)
-    shape, kernel = static_dims(x), static_dims(w)
+    shape, kernel = dims(x), static_dims(w)
     tensor = const_tensor(w)
     if x is None or tensor is None or shape is None or kernel is None:
         return False
@@ -70,7 +73,7 @@ def _conv(node: ir.Node, edit: Edit) -> bool:
 
 def _pool(node: ir.Node, edit: Edit) -> bool:
     x = given(node, 0)
-    shape = static_dims(x)
+    shape = dims(x)
     kernel = attribute(node, "kernel_shape")
     if x is None or shape is None or kernel is None or dtype_of(x) not in FLOATS:
         return False
@@ -86,10 +89,11 @@ def _pool(node: ir.Node, edit: Edit) -> bool:
     return _finish(node, node.op_type, inputs, attributes, len(shape), edit)
 
 
-def _window(
-    node: ir.Node, sizes: tuple[int, ...], kernel: tuple[int, ...]
-) -> dict[str, Any] | None:
-    """Strides, dilations and pads in full; None for what cannot be written out."""
+def _window(node: ir.Node, sizes: Sequence[Dim], kernel: tuple[int, ...]) -> dict[str, Any] | None:
+    """Strides, dilations and pads in full; None for what cannot be written out.
+
+    Padding that depends on the input's size is not, where that is open.
+    """
     rank = len(sizes)
     strides = list(attribute(node, "strides", (1,) * rank))
     dilations = list(attribute(node, "dilations", (1,) * rank))
@@ -97,6 +101,8 @@ def _window(
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         before, after = [], []
         for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+            if not isinstance(size, int):
+                return None
             total = max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
             small, large = total // 2, total - total // 2
             before.append(small if mode == "SAME_UPPER" else large)
@@ -113,7 +119,7 @@ def _window(
 
 def _first(x: ir.Value, edit: Edit, node: ir.Node) -> ir.Value:
     """`x` with its channels last."""
-    shape = static_dims(x)
+    shape = dims(x)
     assert shape is not None
     perm = [0, *range(2, len(shape)), 1]
     return edit.emit(
@@ -136,7 +142,7 @@ def _finish(
 ) -> bool:
     """Replace `node` by its twin and the transpose back."""
     y = node.outputs[0]
-    shape = static_dims(y)
+    shape = dims(y)
     if shape is None or y.dtype is None:
         return False
     value = ir.Value(name=edit.fresh(f"{y.name}_channels_last"), type=ir.TensorType(y.dtype))

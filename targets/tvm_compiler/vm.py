@@ -1,0 +1,146 @@
+"""A model for Relax's virtual machine: the same kernels, with dimensions that may stay open.
+
+    kernels -> memory planned as far as sizes are known -> bytecode -> one shared library
+
+The library holds the kernels, the bytecode and the weights. It runs on libtvm_runtime and
+libtvm_ffi, which allocate what no plan can hold.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infc.targets.tvm_compiler.library import compiler_for, run_compiler
+
+if TYPE_CHECKING:
+    from infc.targets.tvm_compiler.cpus import Cpu
+
+FFI_VERSION = "infc_tvm_ffi_version"
+"""The symbol that says which tvm_ffi a library was made with: its interface goes with the version,
+and neither TVM's libraries nor the bytecode have a version that would tell."""
+INSTRUCTIONS = "infc_cpu_instructions"
+"""The sets of instructions that the kernels use, as GCC calls them, between spaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What `write_machine` made: how many kernels, and the bytes of the library."""
+
+    kernels: int
+    library: int
+
+
+def write_machine(module: Any, cpu: Cpu, output: Path, scratch: Path) -> Machine:
+    """Write the shared library `output` of `module`, a Relax module of scheduled kernels.
+
+    Raises:
+        CompilerError: the C compiler is missing or refuses.
+    """
+    import tvm
+    from tvm import relax
+
+    target = tvm.target.Target(cpu.target())
+    with target, tvm.transform.PassContext(opt_level=3):
+        executable = relax.build(module, target=target, relax_pipeline=_lowering())
+    scratch.mkdir(parents=True, exist_ok=True)
+    facts = scratch / "facts.c"
+    facts.write_text(
+        f'__attribute__((visibility("default"))) const char {FFI_VERSION}[] = "{ffi_version()}";\n'
+        f'__attribute__((visibility("default"))) const char {INSTRUCTIONS}[] = '
+        f'"{" ".join(cpu.instructions)}";\n',
+        encoding="utf-8",
+    )
+    executable.export_library(
+        str(output),
+        fcompile=_linker(cpu, scratch),
+        addons=[str(facts)],
+        workspace_dir=str(scratch),
+    )
+    count = sum(isinstance(f, tvm.tirx.PrimFunc) for f in module.functions.values())
+    return Machine(count, output.stat().st_size)
+
+
+def ffi_version() -> str:
+    """Of the tvm_ffi that is installed: `0.1.14`, without what its packaging adds."""
+    from importlib.metadata import version
+
+    return ".".join(version("apache-tvm-ffi").split(".")[:3])
+
+
+def _lowering() -> Any:
+    """What is left of TVM's pipeline once the kernels are there."""
+    import tvm
+    from tvm.relax import transform
+
+    return tvm.transform.Sequential(
+        [
+            transform.RewriteDataflowReshape(),
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ]
+    )
+
+
+def _linker(cpu: Cpu, scratch: Path) -> Callable[..., None]:
+    """What TVM calls with the object files; the same ones give the same bytes."""
+
+    def link(output: str, files: Sequence[str], **_: Any) -> None:
+        made = scratch / "made.so"
+        options = ["-shared", "-fPIC", "-O2", "-s", "-Wl,-Bsymbolic", "-Wl,--build-id=none"]
+        command = [*compiler_for(cpu), *options, "-Wl,-z,noexecstack", *map(str, files)]
+        run_compiler([*command, "-lm", "-o", str(made)], scratch)
+        shutil.move(made, output)
+
+    return link
+
+
+class Model:
+    """A library that was opened in this process; `run` takes and gives arrays by name."""
+
+    def __init__(
+        self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int
+    ) -> None:
+        import os
+
+        if threads:
+            # Read when the first kernel wants threads, and a worker opens one artifact.
+            os.environ["TVM_NUM_THREADS"] = str(threads)
+        os.environ["TVM_BIND_THREADS"] = "0"
+        import tvm
+        from tvm import relax
+
+        self._tensor = tvm.runtime.tensor
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self._machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+
+    def run(self, feeds: Any) -> dict[str, Any]:
+        """Run once.
+
+        Raises:
+            BackEndError: a kernel refuses, or an input is of another type or shape.
+        """
+        import numpy as np
+
+        from infc.targets import BackEndError
+
+        arrays = [np.ascontiguousarray(feeds[name]) for name in self._inputs]
+        shaped = [a.reshape(np.shape(feeds[n])) for a, n in zip(arrays, self._inputs, strict=True)]
+        try:
+            found = self._machine["main"](*map(self._tensor, shaped))
+        except Exception as error:
+            reason = [line for line in str(error).splitlines() if line.strip()]
+            raise BackEndError(reason[-1] if reason else type(error).__name__) from error
+        answers = [found] if hasattr(found, "numpy") else list(found)
+        return dict(zip(self._outputs, (a.numpy() for a in answers), strict=True))

@@ -15,7 +15,8 @@ class Cpu:
     """A processor.
 
     `triple`, `mcpu` and `features` (`+neon`) are LLVM's. `vector_bytes` is the width of a vector
-    register, `registers` how many there are, `cores` how many cores run a model.
+    register, `registers` how many there are, `cores` how many cores run a model. `options` are
+    further ones of TVM's target, `flags` what GCC is told of it.
     """
 
     triple: str
@@ -24,7 +25,34 @@ class Cpu:
     vector_bytes: int = 16
     registers: int = 16
     cores: int = 1
-    options: Mapping[str, str] | None = None
+    options: Mapping[str, str | int] | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def machine(self) -> str:
+        """Its architecture, as Linux and qemu call it: `aarch64`, `arm`, `riscv64`, `x86_64`."""
+        first = self.triple.partition("-")[0]
+        return "arm" if first.startswith(("arm", "thumb")) else first
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no operating system: no threads, no files, no memory of its own."""
+        return "-none-" in self.triple
+
+    @property
+    def pointer_bytes(self) -> int:
+        """The size of an address."""
+        return 8 if self.machine.endswith("64") else 4
+
+    @property
+    def abilities(self) -> tuple[Ability, ...]:
+        """What to look for in Linux's auxiliary vector before a kernel runs; none of x86-64."""
+        if self.bare or self.machine not in _ABILITIES:
+            return ()
+        known = _ABILITIES[self.machine]
+        added = (name.lstrip("+") for name in self.features)
+        wanted = {*_IMPLIED.get(self.mcpu, ()), *added}
+        return tuple(ability for name, ability in known.items() if name in wanted)
 
     def lanes(self, dtype_bytes: int) -> int:
         """Elements in a vector register."""
@@ -50,12 +78,63 @@ class Cpu:
         return {**found, **(self.options or {})}
 
 
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """A bit of `getauxval(kind)`: 16 is AT_HWCAP, 26 AT_HWCAP2. Source: Linux's hwcap.h."""
+
+    name: str
+    kind: int
+    bit: int
+
+
+_HWCAP, _HWCAP2 = 16, 26
+_ABILITIES = {
+    "aarch64": {
+        "crc": Ability("crc32", _HWCAP, 7),
+        "lse": Ability("atomics", _HWCAP, 8),
+        "fullfp16": Ability("asimdhp", _HWCAP, 10),
+        "dotprod": Ability("asimddp", _HWCAP, 20),
+        "sve": Ability("sve", _HWCAP, 22),
+        "sve2": Ability("sve2", _HWCAP2, 1),
+        "i8mm": Ability("i8mm", _HWCAP2, 13),
+        "bf16": Ability("bf16", _HWCAP2, 14),
+    },
+    "arm": {
+        "neon": Ability("neon", _HWCAP, 12),
+        "vfp4": Ability("vfpv4", _HWCAP, 16),
+        "hwdiv-arm": Ability("idiva", _HWCAP, 17),
+    },
+}
+"""By architecture: LLVM's name of a feature, and how Linux says that it is there."""
+_ARM82 = ("crc", "lse", "fullfp16", "dotprod")
+_IMPLIED: Mapping[str, tuple[str, ...]] = {
+    "cortex-a53": ("crc",),
+    "cortex-a72": ("crc",),
+    **dict.fromkeys(("cortex-a55", "cortex-a76", "cortex-a78", "neoverse-n1"), _ARM82),
+    "neoverse-v2": (*_ARM82, "sve", "sve2", "i8mm", "bf16"),
+    "cortex-a7": ("neon", "vfp4", "hwdiv-arm"),
+}
+"""What LLVM takes for given of a processor, beyond its architecture."""
+
+
 def _x86(mcpu: str, vector_bytes: int, registers: int) -> Cpu:
     return Cpu("x86_64-linux-gnu", mcpu, (), vector_bytes, registers, 4)
 
 
 def _arm64(mcpu: str, cores: int, *features: str) -> Cpu:
     return Cpu("aarch64-linux-gnu", mcpu, features, 16, 32, cores)
+
+
+def _arm32(mcpu: str, *features: str) -> Cpu:
+    triple = "armv7l-linux-gnueabihf"
+    return Cpu(triple, mcpu, features, 16, 16, 4, {"mfloat-abi": "hard"})
+
+
+def _cortex_m(mcpu: str, architecture: str, fpu: str) -> Cpu:
+    """A microcontroller with floats of 32 bits in hardware, of which it has 32 registers."""
+    options: dict[str, str | int] = {"mfloat-abi": "hard", "vector-width": 32}
+    flags = (f"-mcpu={mcpu}", "-mthumb", "-mfloat-abi=hard", f"-mfpu={fpu}")
+    return Cpu(f"{architecture}-none-eabihf", mcpu, (), 4, 16, 1, options, flags)
 
 
 HOST = "host"
@@ -70,6 +149,15 @@ CPUS = {
     "cortex-a78": _arm64("cortex-a78", 4),
     "neoverse-n1": _arm64("neoverse-n1", 4),
     "neoverse-v2": _arm64("neoverse-v2", 4),
+    "cortex-a7": _arm32("cortex-a7"),
+    "armv7": _arm32("generic", "+v7", "+neon"),
+    "riscv64": Cpu(
+        *("riscv64-linux-gnu", "generic-rv64", ("+m", "+a", "+f", "+d", "+c"), 16, 32, 4),
+        {"mabi": "lp64d"},
+    ),
+    "cortex-m4": _cortex_m("cortex-m4", "thumbv7em", "fpv4-sp-d16"),
+    "cortex-m7": _cortex_m("cortex-m7", "thumbv7em", "fpv5-d16"),
+    "cortex-m33": _cortex_m("cortex-m33", "thumbv8m.main", "fpv5-sp-d16"),
 }
 """Processors by name; LLVM's names for them."""
 

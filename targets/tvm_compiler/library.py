@@ -207,6 +207,7 @@ def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str) -> str:
         arena_bytes=plan.arena_bytes,
         weight_bytes=sum(a.nbytes for a in plan.constants),
         instructions=cpu.instructions,
+        abilities=cpu.abilities,
     )
 
 

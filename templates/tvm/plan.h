@@ -43,7 +43,7 @@ typedef struct {
 
 extern const infc_plan_tensor infc_tensors[];
 extern const size_t infc_tensor_count;
-extern int64_t infc_shapes[];
+extern const int64_t infc_shapes[];
 extern const infc_plan_call infc_calls[];
 extern const size_t infc_call_count;
 extern const uint32_t infc_operands[];

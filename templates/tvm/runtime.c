@@ -343,7 +343,7 @@ int infc_model_place(void* memory, size_t bytes, infc_model** made) {
     tensor->type.code = row->type_code;
     tensor->type.bits = row->bits;
     tensor->type.lanes = 1;
-    tensor->shape = &infc_shapes[row->shape];
+    tensor->shape = (int64_t*)(uintptr_t)&infc_shapes[row->shape]; /* DLPack's is not const */
   }
   *made = model;
   return INFC_MODEL_OK;

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+import weighted
 from command import infc
-from onnx import numpy_helper
 
 from infc import precision, targets
 from infc.passes.infer_shapes import InferShapes
@@ -39,13 +39,7 @@ SHAPES = {"w1": (32, 3, 3, 3), "w2": (32, 32, 3, 3), "w3": (64, 32, 3, 3), "w4":
 
 
 def model(folder: Path, gain: float = 1.0) -> Path:
-    rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(NET)
-    for name, shape in SHAPES.items():
-        weights = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        weights *= gain if name == "w2" else 1 / gain if name == "w3" else 1
-        proto.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), name))
-    onnx.save(proto, folder / "net.onnx")
+    rng = weighted.save(folder / "net.onnx", NET, SHAPES, {"w2": gain, "w3": 1 / gain})
     images = rng.standard_normal((24, 3, 16, 16)).astype(np.float32)
     np.savez(folder / "images.npz", image=images)
     return folder / "net.onnx"

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
+import weighted
 from command import infc
-from onnx import numpy_helper
 
 NET = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -32,12 +30,7 @@ BYTES = 64 * 32 * 9 * 4
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(NET)
-    for name, shape in SHAPES.items():
-        weights = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        proto.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), name))
-    onnx.save(proto, tmp_path / "net.onnx")
+    weighted.save(tmp_path / "net.onnx", NET, SHAPES)
     return tmp_path / "net.onnx"
 
 

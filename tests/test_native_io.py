@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import weighted
 from command import infc
-from onnx import numpy_helper
 
 from infc.native_types import decode, encode
 from infc.passes.native_io import to_floats, to_integers
@@ -38,12 +38,7 @@ SHAPES = {"w1": (32, 3, 3, 3), "w2": (64, 32, 3, 3), "w3": (64, 10)}
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    proto = onnx.parser.parse_model(NET)
-    for name, shape in SHAPES.items():
-        weights = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-        proto.graph.initializer.append(numpy_helper.from_array(weights.astype(np.float32), name))
-    onnx.save(proto, tmp_path / "net.onnx")
+    rng = weighted.save(tmp_path / "net.onnx", NET, SHAPES)
     images = rng.standard_normal((24, 3, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "images.npz", image=images)
     return tmp_path / "net.onnx"

@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 import verdicts
+import weighted
 from command import infc
-from onnx import numpy_helper
 
 from infc import precision, targets
 from infc.calibration.data import open_samples
@@ -42,14 +42,8 @@ net (float[batch,3,16,16] image) => (float[batch,10] scores)
 
 def net(path: Path, text: str = NET, gain: float = 1.0) -> Path:
     """The model with random weights; `gain` multiplies those of the second convolution."""
-    rng = np.random.default_rng(0)
     shapes = {"w1": (32, 3, 3, 3), "w2": (64, 32, 3, 3), "w3": (64, 10)}
-    proto = onnx.parser.parse_model(text)
-    for name, shape in shapes.items():
-        scale = np.sqrt(2 / np.prod(shape[1:])) * (gain if name == "w2" else 1.0)
-        weights = (rng.standard_normal(shape) * scale).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(weights, name))
-    onnx.save(proto, path)
+    weighted.save(path, text, shapes, {"w2": gain})
     return path
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from infc.targets import BackEndError
-from infc.targets.tvm_compiler.plan import ALIGNMENT, Plan
+from infc.targets import cross
+from infc.targets.tvm_compiler.plan import ALIGNMENT, Plan, aligned
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -34,64 +34,64 @@ _PLACES = {
 }
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6}
 """DLPack's type codes."""
-DTYPE_NAMES = {
-    **{(0 << 8) + bits: f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{(1 << 8) + bits: f"uint{bits}" for bits in (8, 16, 32, 64)},
-    **{(2 << 8) + bits: f"float{bits}" for bits in (16, 32, 64)},
-    (4 << 8) + 16: "bfloat16",
-    (6 << 8) + 8: "bool",
-}
-"""Element types by DLPack's code and bits, as `infc_model_tensor` gives them."""
-MAX_RANK = 16
-_FLAGS = ("-std=c99", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall")
+HEADER = "infc_model.h"
+FLAGS = ("-std=c99", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall")
 
 
 class CompilerError(Exception):
-    """The C compiler refused, or there is none; the message is its own."""
+    """The C compiler refused; the message is its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Bytes of a library's parts."""
+    """Bytes of a library and its parts; `place` is all that a model takes when it is made."""
 
     library: int
     weights: int
     arena: int
+    place: int
 
 
-def compiler_for(cpu: Cpu) -> list[str]:
+def compiler_for(cpu: Cpu, named: str = "") -> list[str]:
     """The command of a C compiler for the processor.
 
     Raises:
-        CompilerError: there is none.
+        InfcError: E501, there is none.
     """
-    for name in ("cc", "gcc", "clang"):
-        found = shutil.which(name)
-        if found:
-            return [found]
-    raise CompilerError("no C compiler was found (cc, gcc, clang)")
+    return [*cross.find_compiler(cpu.triple, named, cpu.flags).c]
 
 
-def write_library(plan: Plan, cpu: Cpu, output: Path, scratch: Path, name: str) -> Sizes:
+def write_library(
+    plan: Plan,
+    cpu: Cpu,
+    output: Path,
+    scratch: Path,
+    name: str,
+    compiler: Sequence[str] = (),
+    *,
+    threads: bool = True,
+) -> Sizes:
     """Write the shared library `output`; `name` is the model's, for a comment.
 
     Raises:
-        CompilerError: the C compiler is missing or refuses.
+        InfcError: E501, there is no compiler.
+        CompilerError: the C compiler refuses.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    objects = [*write_sources(plan, cpu, scratch, name)]
+    command = compiler or compiler_for(cpu)
+    objects = write_sources(plan, cpu, scratch, name, threads=threads)
     script = scratch / "exported.map"
     listed = " ".join(f"{symbol};" for symbol in EXPORTED)
     script.write_text(f"{{ global: {listed} local: *; }};\n", encoding="utf-8")
     options = ["-shared", "-s", "-Wl,-Bsymbolic", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]
     run_compiler(
         [
-            *compiler_for(cpu),
-            *_FLAGS,
+            *command,
+            *FLAGS,
+            *(() if threads else ("-DINFC_NO_THREADS",)),
             *options,
             f"-Wl,--version-script={script}",
             *map(str, objects),
-            "-lpthread",
+            *(("-lpthread",) if threads else ()),
             "-lm",
             "-o",
             str(output),
@@ -99,24 +99,52 @@ def write_library(plan: Plan, cpu: Cpu, output: Path, scratch: Path, name: str) 
         scratch,
     )
     weights = (scratch / "weights.bin").stat().st_size
-    return Sizes(output.stat().st_size, weights, plan.arena_bytes)
+    place = place_bytes(plan, cpu, threads=threads)
+    return Sizes(output.stat().st_size, weights, plan.arena_bytes, place)
 
 
-def write_sources(plan: Plan, cpu: Cpu, scratch: Path, name: str) -> list[Path]:
-    """Write everything that a library is made of into `scratch`; what is to be compiled."""
+def write_sources(
+    plan: Plan, cpu: Cpu, scratch: Path, name: str, *, threads: bool = True, checked: bool = True
+) -> list[Path]:
+    """Write everything that a library is made of into `scratch`; what is to be compiled.
+
+    `checked` kernels look at the type and the shape of every operand before they start, which
+    costs as much code as the kernels themselves.
+    """
     import tvm
 
+    scratch.mkdir(parents=True, exist_ok=True)
     functions = {k: f.with_attr("global_symbol", k) for k, f in plan.kernels.items()}
     module = tvm.IRModule(functions)
     if functions:
-        built = tvm.tirx.build(module, target=tvm.target.Target(cpu.target()))
+        with tvm.transform.PassContext(config={"tirx.disable_assert": not checked}):
+            built = tvm.tirx.build(module, target=tvm.target.Target(cpu.target()))
         built.write_to_file(str(scratch / "kernels.o"), "o")
     offsets = _write_weights(plan, scratch)
-    (scratch / "model.c").write_text(_tables(plan, cpu, offsets, name), encoding="utf-8")
-    for file in ("runtime.c", "plan.h", "infc_model.h"):
+    tables = _tables(plan, cpu, offsets, name, threads=threads)
+    (scratch / "model.c").write_text(tables, encoding="utf-8")
+    for file in ("runtime.c", "plan.h", HEADER):
         shutil.copyfile(template_folder() / file, scratch / file)
     made = [scratch / "model.c", scratch / "runtime.c", scratch / "weights.S"]
     return [*made, scratch / "kernels.o"] if functions else made
+
+
+def place_bytes(plan: Plan, cpu: Cpu, *, threads: bool) -> int:
+    """Bytes that a model takes when it is made: what runtime.c divides up."""
+    header = 1024 if threads else 192
+    tensor = 48 if cpu.pointer_bytes == 8 else 40
+    staging = sum(aligned(t.bytes) for t in plan.tensors if t.place in ("input", "output"))
+    return (
+        header
+        + aligned(len(plan.tensors) * tensor)
+        + aligned(_most_operands(plan) * 16)
+        + aligned(plan.arena_bytes)
+        + staging
+    )
+
+
+def _most_operands(plan: Plan) -> int:
+    return max((len(call.operands) for call in plan.calls), default=1)
 
 
 def template_folder() -> Path:
@@ -164,9 +192,7 @@ def _write_weights(plan: Plan, scratch: Path) -> list[int]:
     return offsets
 
 
-def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str, *, threads: bool) -> str:
     shapes: list[int] = []
     tensors = []
     for tensor in plan.tensors:
@@ -189,23 +215,19 @@ def _tables(plan: Plan, cpu: Cpu, offsets: Sequence[int], name: str) -> str:
     for call in plan.calls:
         calls.append({"kernel": call.kernel, "at": len(operands), "count": len(call.operands)})
         operands += call.operands
-    environment = Environment(
-        loader=FileSystemLoader(template_folder()),
-        undefined=StrictUndefined,
-        autoescape=False,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("model.c.j2").render(
+    return rendered(
+        "model.c.j2",
         name=name,
         kernels=sorted(plan.kernels),
         shapes=shapes or [0],
         tensors=tensors,
         operands=operands or [0],
-        most_operands=max((len(c.operands) for c in plan.calls), default=1),
+        most_operands=_most_operands(plan),
         calls=calls,
         copies=[{"source": c.source, "output": c.output} for c in plan.copies],
         arena_bytes=plan.arena_bytes,
         weight_bytes=sum(a.nbytes for a in plan.constants),
+        place_bytes=place_bytes(plan, cpu, threads=threads),
         instructions=cpu.instructions,
         abilities=cpu.abilities,
     )
@@ -217,64 +239,3 @@ def _type(dtype: str) -> tuple[int, int]:
         return _CODES["bool"], 8
     name = dtype.rstrip("0123456789")
     return _CODES[name], int(dtype[len(name) :])
-
-
-class Model:
-    """A library that was opened; `run` takes and gives arrays by name."""
-
-    def __init__(
-        self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int
-    ) -> None:
-        import ctypes
-
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        self._library = library = ctypes.CDLL(str(path))
-        library.infc_model_create.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
-        library.infc_model_run.argtypes = (ctypes.c_void_p,) * 3
-        library.infc_model_message.argtypes = (ctypes.c_void_p,)
-        library.infc_model_message.restype = ctypes.c_char_p
-        library.infc_model_tensor.argtypes = (
-            *(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int64)),
-            ctypes.POINTER(ctypes.c_int),
-        )
-        self._handle = ctypes.c_void_p()
-        status = library.infc_model_create(threads, ctypes.byref(self._handle))
-        if status:
-            raise MemoryError(f"infc_model_create gives {status}")
-
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """Run once.
-
-        Raises:
-            BackEndError: a kernel refuses, or an input is of another type or shape.
-        """
-        import ctypes
-
-        import numpy as np
-
-        inputs = [np.asarray(feeds[name], order="C") for name in self._inputs]
-        for i, (name, array) in enumerate(zip(self._inputs, inputs, strict=True)):
-            wanted = self._type(0, i)
-            if (array.dtype.name, array.shape) != wanted:
-                raise BackEndError(
-                    f"`{name}` is {array.dtype.name} {array.shape}, not {wanted[0]} {wanted[1]}"
-                )
-        answers = []
-        for i in range(len(self._outputs)):
-            dtype, shape = self._type(1, i)
-            answers.append(np.empty(shape, np.dtype(dtype)))
-        pointers = [
-            (ctypes.c_void_p * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
-            for arrays in (inputs, answers)
-        ]
-        if self._library.infc_model_run(self._handle, *pointers):
-            raise BackEndError(self._library.infc_model_message(self._handle).decode())
-        return dict(zip(self._outputs, answers, strict=True))
-
-    def _type(self, output: int, number: int) -> tuple[str, tuple[int, ...]]:
-        import ctypes
-
-        shape = (ctypes.c_int64 * MAX_RANK)()
-        code = ctypes.c_int()
-        rank = self._library.infc_model_tensor(output, number, shape, ctypes.byref(code))
-        return DTYPE_NAMES[code.value], tuple(shape[:rank])

@@ -14,17 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.library import compiler_for, run_compiler
+from infc.targets.tvm_compiler.library import compiler_for, rendered, run_compiler
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
-
-FFI_VERSION = "infc_tvm_ffi_version"
-"""The symbol that says which tvm_ffi a library was made with: its interface goes with the version,
-and neither TVM's libraries nor the bytecode have a version that would tell."""
-INSTRUCTIONS = "infc_cpu_instructions"
-"""The sets of instructions that the kernels use, as GCC calls them, between spaces."""
-
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -47,11 +40,14 @@ def write_machine(module: Any, cpu: Cpu, output: Path, scratch: Path) -> Machine
     with target, tvm.transform.PassContext(opt_level=3):
         executable = relax.build(module, target=target, relax_pipeline=_lowering())
     scratch.mkdir(parents=True, exist_ok=True)
-    facts = scratch / "facts.c"
+    facts = scratch / "machine.c"
     facts.write_text(
-        f'__attribute__((visibility("default"))) const char {FFI_VERSION}[] = "{ffi_version()}";\n'
-        f'__attribute__((visibility("default"))) const char {INSTRUCTIONS}[] = '
-        f'"{" ".join(cpu.instructions)}";\n',
+        rendered(
+            "machine.c.j2",
+            ffi_version=ffi_version(),
+            instructions=cpu.instructions,
+            abilities=cpu.abilities,
+        ),
         encoding="utf-8",
     )
     executable.export_library(
@@ -97,10 +93,17 @@ def _linker(cpu: Cpu, scratch: Path) -> Callable[..., None]:
     """What TVM calls with the object files; the same ones give the same bytes."""
 
     def link(output: str, files: Sequence[str], **_: Any) -> None:
-        made = scratch / "made.so"
+        compiler, made = compiler_for(cpu), scratch / "made.so"
+        # The library names what it needs itself: a program may have loaded it for itself alone.
+        stub, empty = scratch / "libtvm_ffi.so", scratch / "empty.c"
+        empty.write_text("", encoding="utf-8")
+        run_compiler(
+            [*compiler, "-shared", str(empty), f"-Wl,-soname,{stub.name}", "-o", str(stub)],
+            scratch,
+        )
         options = ["-shared", "-fPIC", "-O2", "-s", "-Wl,-Bsymbolic", "-Wl,--build-id=none"]
-        command = [*compiler_for(cpu), *options, "-Wl,-z,noexecstack", *map(str, files)]
-        run_compiler([*command, "-lm", "-o", str(made)], scratch)
+        command = [*compiler, *options, "-Wl,-z,noexecstack", "-Wl,--no-as-needed"]
+        run_compiler([*command, *map(str, files), str(stub), "-lm", "-o", str(made)], scratch)
         shutil.move(made, output)
 
     return link

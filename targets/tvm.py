@@ -166,7 +166,7 @@ def build(job: BuildJob) -> Artifact:
 
 def open(job: RunJob) -> Runner:
     """Load the library; it writes into arrays of the size that each output has."""
-    from infc.targets.tvm_compiler.library import Model
+    from infc.targets.tvm_compiler.opened import Model
 
     return Model(job.entry, job.inputs, job.outputs, job.threads).run
 

@@ -147,6 +147,19 @@ def _most_operands(plan: Plan) -> int:
     return max((len(call.operands) for call in plan.calls), default=1)
 
 
+def rendered(template: str, **values: object) -> str:
+    """`templates/tvm/<template>`, filled in."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(template_folder()),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
 def template_folder() -> Path:
     """Where the C sources are."""
     from infc import templates

@@ -52,6 +52,7 @@ extern const infc_plan_copy infc_copies[];
 extern const size_t infc_copy_count;
 extern const size_t infc_arena_bytes;
 extern const size_t infc_weight_bytes;
+extern const size_t infc_place_bytes; /* of all that a model takes: infc_model_bytes */
 extern const unsigned char infc_weights[];
 
 /* Whether this processor has the instructions that the kernels use. */

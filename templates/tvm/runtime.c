@@ -1,5 +1,8 @@
 /* Runs a plan: C99 with the atomics of GCC and Clang; POSIX threads unless INFC_NO_THREADS.
  *
+ * INFC_NO_MALLOC leaves out infc_model_create's memory: infc_model_place is given it. With
+ * INFC_FREESTANDING no header is needed but those that every compiler brings.
+ *
  * The kernels are TVM's: each takes DLPack tensors packed as TVM FFI values, and asks for threads
  * through TVMBackendParallelLaunch. Sources: tvm/ffi/c_api.h, tvm/runtime/base.h, dlpack.h.
  */
@@ -9,8 +12,16 @@
 #include "infc_model.h"
 #include "plan.h"
 
-#include <stdlib.h>
+#ifdef INFC_FREESTANDING
+/* A compiler calls these by itself: they are there without a C library, too. */
+void* memcpy(void* to, const void* from, size_t bytes);
+void* memset(void* to, int value, size_t bytes);
+#else
 #include <string.h>
+#endif
+#ifndef INFC_NO_MALLOC
+#include <stdlib.h>
+#endif
 
 #ifndef INFC_NO_THREADS
 #include <pthread.h>
@@ -18,7 +29,12 @@
 #include <unistd.h>
 #endif
 
-enum { ALIGNMENT = 64, TENSOR_POINTER = 7, CPU = 1, MESSAGE_BYTES = 512, MAX_THREADS = 256 };
+#ifdef INFC_NO_THREADS
+enum { MESSAGE_BYTES = 128, HEADER_BYTES = 192 };
+#else
+enum { MESSAGE_BYTES = 512, HEADER_BYTES = 1024 };
+#endif
+enum { ALIGNMENT = 64, TENSOR_POINTER = 7, CPU = 1, MAX_THREADS = 256 };
 
 typedef struct {
   int32_t type;
@@ -78,6 +94,11 @@ struct infc_model {
 #endif
 };
 
+/* What infc reckons with when it says how much memory a model takes: plan.h, infc_place_bytes. */
+typedef char header_fits[sizeof(infc_model) <= HEADER_BYTES ? 1 : -1];
+typedef char tensor_is[sizeof(Tensor) == (sizeof(void*) == 8 ? 48 : 40) ? 1 : -1];
+typedef char any_is[sizeof(infc_any) == 16 ? 1 : -1];
+
 #ifndef INFC_NO_THREADS
 static __thread infc_model* current;
 #else
@@ -85,15 +106,6 @@ static infc_model* current;
 #endif
 
 static size_t aligned(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
-
-static size_t staging_bytes(void) {
-  size_t total = 0;
-  for (size_t i = 0; i < infc_tensor_count; ++i) {
-    const infc_plan_tensor* row = &infc_tensors[i];
-    if (row->place == INFC_INPUT || row->place == INFC_OUTPUT) total += aligned(row->bytes);
-  }
-  return total;
-}
 
 int infc_model_abi(void) { return INFC_MODEL_ABI; }
 
@@ -111,11 +123,7 @@ int infc_model_tensor(int output, int index, int64_t* shape, int* type) {
   return -1;
 }
 
-size_t infc_model_bytes(void) {
-  return aligned(sizeof(infc_model)) + aligned(infc_tensor_count * sizeof(Tensor)) +
-         aligned(infc_most_operands * sizeof(infc_any)) + aligned(infc_arena_bytes) +
-         staging_bytes();
-}
+size_t infc_model_bytes(void) { return infc_place_bytes; }
 
 /* What a kernel says before it returns an error; the first one counts. */
 static void say(const char* kind, const char** parts, int32_t count) {
@@ -277,6 +285,7 @@ static int start_threads(infc_model* model, int threads) {
 #define INFC_SCRATCH_BYTES 65536
 #endif
 
+#if INFC_SCRATCH_BYTES > 0
 #ifdef INFC_NO_THREADS
 #define PER_THREAD
 #else
@@ -308,11 +317,14 @@ static int give_scratch(int device, int id, void* taken) {
   scratch_used = (size_t)((unsigned char*)taken - scratch);
   return 0;
 }
+#endif
 
 /* Weak symbols of the kernels, through which they call. */
 int (*__TVMBackendParallelLaunch)(Task, void*, int) = TVMBackendParallelLaunch;
+#if INFC_SCRATCH_BYTES > 0
 void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = take_scratch;
 int (*__TVMBackendFreeWorkspace)(int, int, void*) = give_scratch;
+#endif
 
 int infc_model_place(void* memory, size_t bytes, infc_model** made) {
   *made = NULL;
@@ -323,7 +335,7 @@ int infc_model_place(void* memory, size_t bytes, infc_model** made) {
   unsigned char* at = memory;
   infc_model* model = memory;
   memset(model, 0, sizeof *model);
-  at += aligned(sizeof *model);
+  at += HEADER_BYTES;
   model->tensors = (Tensor*)(void*)at;
   at += aligned(infc_tensor_count * sizeof(Tensor));
   model->arguments = (infc_any*)(void*)at;

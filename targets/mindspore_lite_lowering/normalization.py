@@ -46,11 +46,12 @@ def _layer(node: ir.Node, edit: Edit) -> bool:
         result = f.add(result, bias)
     for output, value in zip(node.outputs[1:], (mean, inverse), strict=False):
         if output.uses() or output.is_graph_output():
-            _take_over(output, value)
+            take_over(output, value)
     return f.finish(result)
 
 
-def _take_over(old: ir.Value, new: ir.Value) -> None:
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Let `new` be the output `old`, by its name and type."""
     name, old.name = old.name, None
     new.name, new.type, new.shape = name, old.type, old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)

@@ -28,7 +28,7 @@ MAX_WEIGHTS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
-class _Axis:
+class Axis:
     """One axis: its sizes before and after, the scale, and the region of interest."""
 
     size: int
@@ -63,7 +63,8 @@ class _Axis:
         return half
 
 
-def _nearest(places: Array, mode: str, size: int) -> Array:
+def nearest(places: Array, mode: str, size: int) -> Array:
+    """The indices that `places` are rounded to."""
     rounded: dict[str, Callable[[], Array]] = {
         "floor": lambda: np.floor(places),
         "ceil": lambda: np.ceil(places),
@@ -85,13 +86,13 @@ def _cubic_kernel(x: Array, a: float) -> Array:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def weights(axis: _Axis, node: ir.Node) -> Array:
+def weights(axis: Axis, node: ir.Node) -> Array:
     """M, (target, size), float32."""
     cubic = attribute(node, "mode", "nearest") == "cubic"
     a = attribute(node, "cubic_coeff_a", -0.75)
     shrink = min(1.0, axis.scale) if attribute(node, "antialias", 0) else 1.0
     reach = (2 if cubic else 1) / shrink
-    places = axis.places(_coordinates(node))
+    places = axis.places(coordinates(node))
     matrix = np.zeros((axis.target, axis.size))
     outside = attribute(node, "exclude_outside", 0)
     for row, place in enumerate(places):
@@ -106,18 +107,19 @@ def weights(axis: _Axis, node: ir.Node) -> Array:
     return matrix.astype(np.float32)
 
 
-def _coordinates(node: ir.Node) -> str:
+def coordinates(node: ir.Node) -> str:
+    """`coordinate_transformation_mode`."""
     return str(attribute(node, "coordinate_transformation_mode", "half_pixel"))
 
 
-def _axes(node: ir.Node, shape: Sequence[int], target: Sequence[int]) -> list[_Axis] | None:
+def axes_of(node: ir.Node, shape: Sequence[int], target: Sequence[int]) -> list[Axis] | None:
     """Every axis of the input; None where the scales are computed."""
     named = [a % len(shape) for a in attribute(node, "axes", range(len(shape)))]
     scales, roi = const_array(given(node, 2)), const_array(given(node, 1))
     if given(node, 2) is not None and scales is None:
         return None
     by_axis = {} if scales is None or not scales.size else dict(zip(named, scales, strict=True))
-    cropped = _coordinates(node) == "tf_crop_and_resize"
+    cropped = coordinates(node) == "tf_crop_and_resize"
     if cropped and (roi is None or roi.size != 2 * len(named)):
         return None
     regions = {}
@@ -128,7 +130,7 @@ def _axes(node: ir.Node, shape: Sequence[int], target: Sequence[int]) -> list[_A
     out = []
     for i, (size, wanted) in enumerate(zip(shape, target, strict=True)):
         scale = float(by_axis.get(i, uniform if i in named and uniform else wanted / size))
-        out.append(_Axis(size, wanted, scale, *regions.get(i, ())))
+        out.append(Axis(size, wanted, scale, *regions.get(i, ())))
     return out
 
 
@@ -146,7 +148,7 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
     shape, target = static_dims(node.inputs[0]), static_dims(node.outputs[0])
     if shape is None or target is None:
         return False
-    axes = _axes(node, shape, target)
+    axes = axes_of(node, shape, target)
     if axes is None:
         return False
     f = Formula(node, edit)
@@ -157,12 +159,12 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
         return f.finish(f.op("Resize", x, None, None, f.ints(target), **_native_attributes(node)))
     if sum(a.size * a.target for a in axes if a.size != a.target) > MAX_WEIGHTS:
         return False
-    cropped = _coordinates(node) == "tf_crop_and_resize"
+    cropped = coordinates(node) == "tf_crop_and_resize"
     for i, axis in enumerate(axes):
         if axis.size == axis.target and axis.scale == 1.0 and not cropped:
             continue
         x = _along(f, node, x, i, axis)
-    return f.finish(_extrapolated(f, node, x, axes) if cropped else x)
+    return f.finish(extrapolated(f, node, x, axes) if cropped else x)
 
 
 def _native_attributes(node: ir.Node) -> dict[str, str]:
@@ -170,7 +172,7 @@ def _native_attributes(node: ir.Node) -> dict[str, str]:
     return {n: attribute(node, n) for n in names if n in node.attributes}
 
 
-def _is_native(node: ir.Node, axes: Sequence[_Axis]) -> bool:
+def _is_native(node: ir.Node, axes: Sequence[Axis]) -> bool:
     """Whether the runtime's own kernel computes this; measured over the sizes in the tests."""
     if len(axes) != 4 or any(a.size != a.target for a in axes[:2]):
         return False
@@ -180,16 +182,16 @@ def _is_native(node: ir.Node, axes: Sequence[_Axis]) -> bool:
         return False
     mode = attribute(node, "mode", "nearest")
     if mode == "linear":
-        return _coordinates(node) in NATIVE_LINEAR
+        return coordinates(node) in NATIVE_LINEAR
     whole = all(a.target % a.size == 0 for a in axes[2:])
     flooring = attribute(node, "nearest_mode", "round_prefer_floor") == "floor"
-    return mode == "nearest" and whole and flooring and _coordinates(node) == "asymmetric"
+    return mode == "nearest" and whole and flooring and coordinates(node) == "asymmetric"
 
 
-def _along(f: Formula, node: ir.Node, x: ir.Value, i: int, axis: _Axis) -> ir.Value:
+def _along(f: Formula, node: ir.Node, x: ir.Value, i: int, axis: Axis) -> ir.Value:
     if attribute(node, "mode", "nearest") == "nearest":
         mode = attribute(node, "nearest_mode", "round_prefer_floor")
-        return f.gather(x, _nearest(axis.places(_coordinates(node)), mode, axis.size), i)
+        return f.gather(x, nearest(axis.places(coordinates(node)), mode, axis.size), i)
     matrix = f.constant(weights(axis, node).T)
     depth = rank(node.inputs[0]) or 0
     order = [*(a for a in range(depth) if a != i), i]
@@ -197,7 +199,7 @@ def _along(f: Formula, node: ir.Node, x: ir.Value, i: int, axis: _Axis) -> ir.Va
     return f.transpose(moved, [order.index(a) for a in range(depth)])
 
 
-def _extrapolated(f: Formula, node: ir.Node, x: ir.Value, axes: Sequence[_Axis]) -> ir.Value:
+def extrapolated(f: Formula, node: ir.Node, x: ir.Value, axes: Sequence[Axis]) -> ir.Value:
     """What lies outside the input takes `extrapolation_value`."""
     inside = np.ones([1] * len(axes), np.bool_)
     for i, axis in enumerate(axes):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import onnx
+
     from infc.targets.tvm_compiler.cpus import Cpu
     from infc.targets.tvm_compiler.plan import Plan
 
@@ -14,9 +16,29 @@ def compile_model(path: Path, cpu: Cpu) -> Plan:
     """The plan of the model in `path`, whose shapes are fixed.
 
     Raises:
-        UnplannedError: a shape that depends on values, or control flow.
+        UnplannedError: what none can be made of, by node.
     """
     import onnx
+
+    from infc.targets.tvm_compiler.checking import blamed
+    from infc.targets.tvm_compiler.plan import UnplannedError
+
+    try:
+        return plan_of(onnx.load(str(path)), cpu)
+    except Exception as error:
+        rows = [f"`{r.node}` ({r.op_type}): {r.reason}" for r in blamed(path, cpu)]
+        if not rows:
+            raise
+        raise UnplannedError("; ".join(rows)) from error
+
+
+def plan_of(model: onnx.ModelProto, cpu: Cpu) -> Plan:
+    """The plan of `model`.
+
+    Raises:
+        UnplannedError: a shape that depends on values, or control flow.
+        RefusedError: nodes that cannot be converted.
+    """
     import tvm
     from tvm.relax import transform
 
@@ -24,7 +46,7 @@ def compile_model(path: Path, cpu: Cpu) -> Plan:
     from infc.targets.tvm_compiler.kernels import kernels
     from infc.targets.tvm_compiler.plan import plan
 
-    module = kernels(import_model(onnx.load(str(path)), cpu), cpu)
+    module = kernels(import_model(model, cpu), cpu)
     with tvm.target.Target(cpu.target()):
         planned = tvm.transform.Sequential(
             [

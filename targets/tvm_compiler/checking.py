@@ -1,10 +1,10 @@
-"""Which nodes TVM cannot take: those that no static plan holds, or that its importer refuses."""
+"""Which nodes TVM cannot take: those that no static plan holds, or that a converter refuses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infc.targets import Unsupported
 from infc.targets.tvm_lowering.channels_last import DOMAIN
@@ -17,32 +17,79 @@ if TYPE_CHECKING:
 
 
 _KNOWN = TAKES | {"Constant"}
+UNKNOWN = "it has no place in a static plan, or TVM's importer no converter for it"
+EMPTY = "a tensor without elements"
 
 
 def unsupported(path: Path, cpu: Cpu) -> list[Unsupported]:
-    """Every node that is not taken; where all are, the first whose converter refuses."""
+    """Every node that is not taken, in the order of the graph."""
     import onnx
 
+    from infc.targets.one_node import unsupported as row
     from infc.targets.tvm_compiler.importing import RefusedError, import_model
 
     model = onnx.load(str(path))
     empty = _without_elements(model)
-    found = []
-    for node in _nodes(model.graph):
-        reason = ""
+    reasons: dict[int, str] = {}
+    nodes = list(_nodes(model.graph))
+    for node in nodes:
         if node.domain not in (DOMAIN, "") or (not node.domain and node.op_type not in _KNOWN):
-            reason = "it has no place in a static plan, or TVM's importer no converter for it"
+            reasons[id(node)] = UNKNOWN
         elif not empty.isdisjoint((*node.input, *node.output)):
-            reason = "a tensor without elements"
-        if reason:
-            found.append(Unsupported(node.name, node.op_type, node.domain, reason))
-    if found:
-        return found
+            reasons[id(node)] = EMPTY
+    known = frozenset(reasons)
+    module = None
+    if not any(_has_body(node) for node in nodes):
+        try:
+            module = import_model(model, cpu, refused=known)
+        except RefusedError as error:
+            reasons |= {id(node): reason for node, reason in error.rows}
+    if module is not None and not reasons and not _is_legal(module):
+        return blamed(path, cpu)
+    return [row(node, reasons[id(node)]) for node in nodes if id(node) in reasons]
+
+
+def _is_legal(module: Any) -> bool:
+    """Whether every operator of a Relax module becomes a kernel."""
+    from tvm import ir, relax
+    from tvm.relax import transform
+
     try:
-        import_model(model, cpu)
+        legal = transform.LegalizeOps()(transform.DecomposeOpsForInference()(module))
+    except Exception:
+        return False
+    calls = [
+        binding.value
+        for block in legal["main"].body.blocks
+        for binding in block.bindings
+        if isinstance(binding.value, relax.Call)
+    ]
+    return all(
+        not isinstance(call.op, ir.Op) or call.op.name in ("relax.call_tir",) for call in calls
+    )
+
+
+def blamed(path: Path, cpu: Cpu) -> list[Unsupported]:
+    """The nodes of which no plan can be made, each asked about alone."""
+    from infc.targets.one_node import refused
+
+    return refused(path, lambda model: _reason_alone(model, cpu))
+
+
+def _reason_alone(model: bytes, cpu: Cpu) -> str:
+    """Why there is no plan of a model, "" where there is one."""
+    import onnx
+
+    from infc.targets.tvm_compiler import plan_of
+    from infc.targets.tvm_compiler.importing import RefusedError, reason_of
+
+    try:
+        plan_of(onnx.ModelProto.FromString(model), cpu)
     except RefusedError as error:
-        return [Unsupported(error.node, error.op_type, error.domain, str(error))]
-    return []
+        return error.rows[0][1]
+    except Exception as error:
+        return reason_of(error)
+    return ""
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -52,6 +99,10 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _nodes(body)
+
+
+def _has_body(node: onnx.NodeProto) -> bool:
+    return any(a.HasField("g") or a.graphs for a in node.attribute)
 
 
 def _without_elements(model: onnx.ModelProto) -> frozenset[str]:

@@ -1,220 +1,179 @@
-"""A lowered ONNX graph as Relax, by TVM's own importer and the converters that infc adds to it."""
+"""A lowered ONNX graph as Relax, by TVM's own importer and the converters that infc adds to it.
+
+Every node's result is held to the type and shape that ONNX gives it: a converter that loses them
+would only be found out far behind, in a kernel.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.convolution import Window, conv
-from infc.targets.tvm_compiler.schedules import tile_for
+from infc.targets.tvm_compiler.symbolic import is_open
 
 if TYPE_CHECKING:
     import onnx
 
     from infc.targets.tvm_compiler.cpus import Cpu
 
+Type = tuple[str, tuple[int, ...]]
+"""An element type by its NumPy name, and a shape."""
+
 
 class RefusedError(Exception):
-    """A node that its converter refuses; the message is TVM's."""
+    """Nodes that cannot be converted: `rows` has each of them with the reason."""
 
-    def __init__(self, node: onnx.NodeProto, reason: str) -> None:
-        super().__init__(reason)
-        self.node, self.op_type, self.domain = node.name, node.op_type, node.domain
+    def __init__(self, rows: Sequence[tuple[onnx.NodeProto, str]]) -> None:
+        super().__init__(f"`{rows[0][0].op_type}`: {rows[0][1]}")
+        self.rows = tuple(rows)
 
 
-def import_model(model: onnx.ModelProto, cpu: Cpu) -> Any:
+def import_model(model: onnx.ModelProto, cpu: Cpu, refused: frozenset[int] = frozenset()) -> Any:
     """Return the Relax module of `model`, weights as constants in it.
 
+    The nodes whose `id` is in `refused` are not converted: zeros stand for them.
+
+    The module is None where there are any.
+
     Raises:
-        RefusedError: a node that cannot be converted.
+        RefusedError: nodes that cannot be converted, all of them.
     """
-    from tvm.relax.frontend.onnx import from_onnx
+    from infc.targets.tvm_compiler.converters import own
 
-    nodes = {node.name: node for node in model.graph.node}
-    with _importing_with(_own(cpu)) as failed:
-        try:
-            return from_onnx(model, keep_params_in_input=False, sanitize_input_names=False)
-        except Exception as error:
-            if not failed or failed[-1] not in nodes:
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    importer = _importer()(own(cpu), types_of(model.graph), refused, has_open(model.graph))
+    try:
+        module = importer.from_onnx(model.graph, opset)
+    except Exception as error:
+        # What comes after a refusal may well be its consequence.
+        if not importer.refused and not refused:
+            if importer.current is None:
                 raise
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            raise RefusedError(nodes[failed[-1]], reason) from error
+            importer.refused.append((importer.current, reason_of(error)))
+    if importer.refused:
+        raise RefusedError(importer.refused)
+    return None if refused else module
 
 
-@contextlib.contextmanager
-def _importing_with(added: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Let the importer use `added` before its own; gives the names of nodes that fail."""
+def types_of(graph: onnx.GraphProto) -> dict[str, Type]:
+    """The type of each value whose shape is fixed, by name."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    found: dict[str, Type] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if not tensor.elem_type or not tensor.HasField("shape"):
+            continue
+        if all(d.HasField("dim_value") for d in dims):
+            name = tensor_dtype_to_np_dtype(tensor.elem_type).name
+            found[value.name] = name, tuple(d.dim_value for d in dims)
+    return found
+
+
+def has_open(graph: onnx.GraphProto) -> bool:
+    """Whether an input has a dimension that is not fixed."""
+    dims = (d for value in graph.input for d in value.type.tensor_type.shape.dim)
+    return any(not d.HasField("dim_value") for d in dims)
+
+
+def reason_of(error: BaseException) -> str:
+    """The line of an error that says what is wrong, for a diagnostic."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError):
+        return f"the attribute {error} is missing"
+    return lines[-1] if lines else type(error).__name__
+
+
+def _importer() -> Any:
+    """TVM's importer as a class that goes on after a refusal."""
+    import numpy as np
+    from tvm import relax
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    failed: list[str] = []
-    original = onnx_frontend._get_convert_map
-    importer = onnx_frontend.ONNXGraphImporter
-    convert = importer._convert_operator
+    class Importer(onnx_frontend.ONNXGraphImporter):  # type: ignore[misc]
+        def __init__(
+            self,
+            added: Mapping[str, Any],
+            types: Mapping[str, Type],
+            known: frozenset[int],
+            open_shapes: bool,
+        ) -> None:
+            super().__init__(None, "float32", keep_params_in_input=False, sanitize=False)
+            self.converters = {**onnx_frontend._get_convert_map(), **added}
+            self.types = types
+            self.known = known
+            self.open = open_shapes
+            self.refused: list[tuple[onnx.NodeProto, str]] = []
+            self.current: onnx.NodeProto | None = None
 
-    def watched(self: Any, op_name: str, inputs: Any, attr: Any, opset: int) -> Any:
-        try:
-            return convert(self, op_name, inputs, attr, opset)
-        except Exception:
-            failed.append(attr["tvm_custom"]["name"])
-            raise
+        def _check_for_unsupported_ops(self, graph: Any) -> None:
+            """Done before (`checking`)."""
 
-    onnx_frontend._get_convert_map = lambda: {**original(), **added}
-    importer._convert_operator = watched
-    try:
-        yield failed
-    finally:
-        onnx_frontend._get_convert_map = original
-        importer._convert_operator = convert
+        def _parse_value_proto(self, value_proto: Any) -> Any:
+            """Asked of each node before it is converted, and of each output in the end."""
+            self.current = value_proto if hasattr(value_proto, "op_type") else None
+            return super()._parse_value_proto(value_proto)
 
+        def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            assert self.current is not None
+            node = self.current
+            if id(node) in self.known:
+                return self._stand_in(node)
+            try:
+                found = self._converted(op_name, inputs, attrs, opset)
+                reason = self._misfit(node, found)
+            except Exception as error:
+                found, reason = None, reason_of(error)
+            if not reason:
+                return found
+            self.refused.append((node, reason))
+            return self._stand_in(node)
 
-def _own(cpu: Cpu) -> dict[str, Any]:
-    """Operator to converter, as TVM's importer wants them: classes with a method for a version."""
-    from tvm import relax, topi
-    from tvm.relax.frontend.onnx.onnx_frontend import OnnxOpConverter
+        def _converted(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
+            converter = self.converters[op_name].get_converter(opset)
+            found = converter(self.bb, inputs, attrs, [self._nodes, self._params])
+            if isinstance(found, relax.ShapeExpr) and not any(map(is_open, found.values)):
+                sizes = [int(n) for n in found.values]
+                found = relax.const(np.array(sizes, np.int64), "int64")
+            return self.bb.normalize(found) if isinstance(found, relax.Expr) else found
 
-    class ChannelsLastConv(OnnxOpConverter):  # type: ignore[misc]
-        @classmethod
-        def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            x, w = inputs[0], inputs[1]
-            window = _window(attr)
-            kernel = [int(n) for n in w.ty.shape.values]
-            sizes = [int(n) for n in x.ty.shape.values][1:-1]
-            out = window.output(sizes, kernel[:-2])
-            tile = tile_for(out[-1], kernel[-1], cpu)
-            group = int(attr.get("group", 1))
-            y = bb.emit_te(
-                lambda a, b: conv(a, b, window, group, tile.rows), x, w, primfunc_name_hint="conv"
-            )
-            if inputs[2] is None:
-                return y
-            return relax.op.add(y, inputs[2])
+        def _misfit(self, node: onnx.NodeProto, found: Any) -> str:
+            """What is wrong with the types of the outputs; "" where nothing is."""
+            kinds = found.ty.fields if isinstance(found.ty, relax.TupleType) else [found.ty]
+            for name, kind in zip(node.output, kinds, strict=False):
+                if not name:
+                    continue
+                shape = getattr(kind, "shape", None)
+                dims = None if shape is None else list(getattr(shape, "values", ()))
+                if dims is None or (any(map(is_open, dims)) and not self.open):
+                    return f"the shape of `{name}` depends on values"
+                if any(map(is_open, dims)):
+                    continue
+                here = str(kind.dtype.dtype), tuple(int(d) for d in dims)
+                if here != self.types.get(name, here):
+                    return (
+                        f"TVM's importer makes `{name}` {said(here)}, ONNX {said(self.types[name])}"
+                    )
+            return ""
 
-    class ChannelsLastMaxPool(OnnxOpConverter):  # type: ignore[misc]
-        @classmethod
-        def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            return _pool(bb, topi, inputs[0], attr, "max", count_include_pad=True)
+        def _stand_in(self, node: onnx.NodeProto) -> Any:
+            """Zeros in the place of what was refused, so that what follows is looked at, too.
 
-    class ChannelsLastAveragePool(OnnxOpConverter):  # type: ignore[misc]
-        @classmethod
-        def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            counted = bool(attr.get("count_include_pad", 0))
-            return _pool(bb, topi, inputs[0], attr, "avg", count_include_pad=counted)
+            Raises:
+                RefusedError: the types are not known; there is no going on.
+            """
+            kinds = [self.types.get(name) for name in node.output if name]
+            if None in kinds:
+                raise RefusedError(self.refused)
+            made = [
+                self.bb.emit(relax.op.zeros(shape, dtype)) for dtype, shape in filter(None, kinds)
+            ]
+            return made[0] if len(made) == 1 else relax.Tuple(made)
 
-    class Clip(OnnxOpConverter):  # type: ignore[misc]
-        @classmethod
-        def _impl_v6(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            return _clip(bb, inputs[0], attr.get("min"), attr.get("max"))
-
-        @classmethod
-        def _impl_v11(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            return _clip(bb, *(inputs[i] for i in range(3)))
-
-    class Gemm(OnnxOpConverter):  # type: ignore[misc]
-        @classmethod
-        def _impl_v7(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            a = _turned(inputs[0], attr.get("transA", 0))
-            b = _turned(inputs[1], attr.get("transB", 0))
-            y = _times(relax.op.matmul(a, b), attr.get("alpha", 1.0))
-            if inputs[2] is None:
-                return y
-            return relax.op.add(y, _times(inputs[2], attr.get("beta", 1.0)))
-
-    own = (ChannelsLastConv, ChannelsLastMaxPool, ChannelsLastAveragePool, Clip, Gemm)
-    return {c.__name__: c for c in own}
-
-
-def constant_of(value: Any) -> Any:
-    """The array that a Relax expression is, None where it is no constant."""
-    from tvm import ir
-
-    return value.value.numpy() if isinstance(value, ir.expr.GenericConst) else None
-
-
-def _turned(value: Any, wanted: int) -> Any:
-    """A matrix transposed, now where it is a constant."""
-    import numpy as np
-    from tvm import relax
-
-    if not wanted:
-        return value
-    array = constant_of(value)
-    if array is None:
-        return relax.op.permute_dims(value)
-    return relax.const(np.ascontiguousarray(array.T), array.dtype.name)
+    return Importer
 
 
-def _times(value: Any, factor: float) -> Any:
-    from tvm import relax
-
-    if factor == 1.0:
-        return value
-    array = constant_of(value)
-    if array is not None:
-        return relax.const(array * array.dtype.type(factor), array.dtype.name)
-    return relax.op.multiply(value, relax.const(factor, str(value.ty.dtype.dtype)))
-
-
-def _clip(bb: Any, x: Any, low: Any, high: Any) -> Any:
-    """Bounded by numbers where they are known: then it is one operation on each element."""
-    import numpy as np
-    from tvm import relax, te, tirx
-
-    bounds = []
-    for bound in (low, high):
-        if bound is None or isinstance(bound, float | int):
-            bounds.append(bound)
-            continue
-        array = constant_of(bound)
-        bounds.append(bound if array is None else np.asarray(array).reshape(-1)[0])
-    least, most = bounds
-    y = x
-    if all(not isinstance(b, relax.Expr) for b in bounds):
-
-        def clipped(a: Any) -> Any:
-            def element(*at: Any) -> Any:
-                value = a[at]
-                if least is not None:
-                    value = tirx.max(value, tirx.const(least, a.dtype))
-                if most is not None:
-                    value = tirx.min(value, tirx.const(most, a.dtype))
-                return value
-
-            return te.compute(a.shape, element, name="clip")
-
-        return bb.emit_te(clipped, x, primfunc_name_hint="clip")
-    if least is not None:
-        y = relax.op.maximum(y, least if isinstance(least, relax.Expr) else relax.const(least))
-    if most is not None:
-        y = relax.op.minimum(y, most if isinstance(most, relax.Expr) else relax.const(most))
-    return y
-
-
-def _window(attr: Mapping[str, Any]) -> Window:
-    pads = [int(p) for p in attr["pads"]]
-    half = len(pads) // 2
-    strides, dilations = (tuple(int(n) for n in attr[k]) for k in ("strides", "dilations"))
-    return Window(strides, dilations, tuple(pads[:half]), tuple(pads[half:]))
-
-
-_LAYOUTS = {1: "NWC", 2: "NHWC", 3: "NDHWC"}
-
-
-def _pool(bb: Any, topi: Any, x: Any, attr: Any, kind: str, *, count_include_pad: bool) -> Any:
-    window = _window(attr)
-    kernel = [int(k) for k in attr["kernel_shape"]]
-    rank = len(kernel)
-    pool = {1: topi.nn.pool1d, 2: topi.nn.pool2d, 3: topi.nn.pool3d}[rank]
-    return bb.emit_te(
-        pool,
-        x,
-        kernel,
-        list(window.strides),
-        list(window.dilations),
-        [*window.before, *window.after],
-        kind,
-        False,
-        _LAYOUTS[rank],
-        count_include_pad,
-        primfunc_name_hint=f"{kind}_pool",
-    )
+def said(kind: Type) -> str:
+    """A type for people: `float32[1, 3]`."""
+    return f"{kind[0]}[{', '.join(map(str, kind[1]))}]"

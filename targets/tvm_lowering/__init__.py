@@ -1,6 +1,6 @@
 """The graph as TVM is best given it: channels last, and what its importer lacks said otherwise.
 
-lower = (constants lifted, shapes inferred, function bodies, recurrences written out)*
+lower = (constants lifted, shapes inferred, function bodies, RULES)*
 channels last, transposes cancelled
 """
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from infc.passes.rewriting import Rule
+
+FAMILIES = ("elementwise", "normalization", "recurrent", "resizing", "shaping")
 MAX_ROUNDS = 8
-MAX_STEPS = 1024
-"""A recurrence over a longer sequence is not written out."""
 FOLDED = frozenset(("Constant", "ConstantOfShape", "Shape", "Size", "Range"))
 """What a function's body computes constants by."""
 
@@ -22,24 +23,31 @@ def lower(model: ir.Model) -> None:
     """Rewrite `model` in place."""
     from infc.passes.rewriting import rewrite
     from infc.targets.function_bodies import expand_functions
-    from infc.targets.mindspore_lite_lowering.recurrent import write_out
     from infc.targets.tvm_lowering.channels_last import to_channels_last
     from infc.targets.tvm_operators import TAKES
 
-    known = frozenset(("", op_type) for op_type in {*TAKES, *FOLDED, "LSTM", "GRU", "RNN"})
-    recurrences = dict.fromkeys(
-        ("LSTM", "GRU", "RNN"), lambda node, edit: write_out(node, edit, MAX_STEPS)
-    )
+    table = rules()
+    known = frozenset(("", op_type) for op_type in {*TAKES, *table, *FOLDED})
     for _ in range(MAX_ROUNDS):
         _tidy(model)
         modified = expand_functions(model, known)
         if modified:
             _tidy(model)
-        modified |= bool(rewrite(model, recurrences).modified)
+        modified |= bool(rewrite(model, table).modified)
         if not modified:
             break
     if to_channels_last(model):
         _cancel_transposes(model)
+
+
+def rules() -> dict[str, Rule]:
+    """All rules, by operator type."""
+    from importlib import import_module
+
+    found: dict[str, Rule] = {}
+    for family in FAMILIES:
+        found |= import_module(f"{__name__}.{family}").RULES
+    return found
 
 
 def _tidy(model: ir.Model) -> None:

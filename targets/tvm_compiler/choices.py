@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from infc.targets.tvm_compiler.blocks import SPATIAL, columns_weigh_more, contiguous, is_reduction
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 MOST = {"rows": 64, "columns": 1024, "unroll": 64}
 """What a number in a choice may be at most: more would be a library of megabytes."""
+
+UNROLLED = 16
+"""A reduction of no more rounds is written out."""
+SHORT = 32
+"""A reduction of no more rounds, as in a depthwise convolution, takes no longer than writing the
+zeros around its input would."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +136,11 @@ def rule(func: Any, cpu: Cpu) -> Choice:
     tile = tile_for(extents.rows, extents.columns, cpu)
     sch = Schedule(tvm.IRModule({"main": func}))
     first = columns_weigh_more(sch.get(main_block(sch)))
-    return Choice(tile.rows, tile.columns, columns_first=first)
+    count = prod(extents.reduction)
+    return Choice(
+        tile.rows,
+        tile.columns,
+        columns_first=first,
+        unroll=count if count <= UNROLLED else 1,
+        inline_pad=extents.padded and count <= SHORT,
+    )

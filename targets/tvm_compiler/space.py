@@ -1,0 +1,68 @@
+"""Which choices are worth measuring for a kernel, the likeliest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from infc.targets.tvm_compiler.choices import Choice, Extents
+from infc.targets.tvm_compiler.tiles import tiles_by_cost
+
+if TYPE_CHECKING:
+    from infc.targets.tvm_compiler.cpus import Cpu
+
+FIRST_TILES = 5
+"""Tried before anything else is."""
+TILES = 16
+"""Of the likeliest, tried at all."""
+UNROLLED = (1, 2, 4, 8)
+MOST_UNROLLED = 16
+
+
+def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
+    """Choices other than `best`, the best so far, without end of repetition between calls.
+
+    What is given first depends on `best`: some tiles, then what else can be chosen for the best of
+    them, then more tiles.
+    """
+    if not extents.tiled:
+        yield from _widths(extents, cpu, best)
+        return
+    tiles = tiles_by_cost(extents.rows, extents.columns, cpu)[:TILES]
+    shapes = [replace(best, rows=t.rows, columns=t.columns) for t in tiles]
+    yield from shapes[:FIRST_TILES]
+    yield from _variants(extents, best)
+    yield from shapes[FIRST_TILES:]
+
+
+def _variants(extents: Extents, best: Choice) -> Iterator[Choice]:
+    """`best` with everything but its tile changed."""
+    if extents.padded:
+        yield replace(best, inline_pad=not best.inline_pad)
+    yield replace(best, columns_first=not best.columns_first)
+    for times in unrollings(extents):
+        yield replace(best, unroll=times)
+    if extents.padded:
+        yield replace(best, inline_pad=not best.inline_pad, columns_first=not best.columns_first)
+
+
+def unrollings(extents: Extents) -> list[int]:
+    """How many rounds of the reduction may be written out."""
+    whole, found = 1, set(UNROLLED)
+    for count in reversed([n for n in extents.reduction if n > 1]):
+        whole *= count
+        if whole <= MOST_UNROLLED:
+            found.add(whole)
+    inner = next((n for n in reversed(extents.reduction) if n > 1), 1)
+    return sorted(n for n in found if n <= whole and (n % inner == 0 or inner % n == 0))
+
+
+def _widths(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
+    """Vectors of other widths."""
+    inner = extents.reduction[-1] if extents.reduction else extents.columns
+    width = cpu.lanes(4) * 4
+    while width > 1:
+        if inner % width == 0:
+            yield replace(best, columns=width)
+        width //= 2

@@ -174,15 +174,16 @@ def divergence(knots: Array, below: Array, scale: float, least: float, greatest:
     """KL(values || values on the grid), in nats; `below` (B,) is the mass below `knots` (B,)."""
     cells = int(greatest - least) + 1
     edges = (least - 0.5 + np.arange(cells * BINS_PER_LEVEL + 1) / BINS_PER_LEVEL) * scale
-    inside = np.diff(np.interp(edges, knots, below)).reshape(cells, BINS_PER_LEVEL)
+    mass = np.interp(edges, knots, below)
+    inside = np.diff(mass).reshape(cells, BINS_PER_LEVEL)
     total = below[-1]
     held = inside > 0
     level = inside.sum(axis=1) / np.maximum(held.sum(axis=1), 1)
     quantised = np.where(held, level[:, None], 0.0).ravel() / max(inside.sum(), LEAST_SHARE)
     reference = inside.ravel() / total
     # The mass beyond the grid, which is what clipping adds to its ends.
-    reference[0] += np.interp(edges[0], knots, below) / total
-    reference[-1] += 1 - np.interp(edges[-1], knots, below) / total
+    reference[0] += mass[0] / total
+    reference[-1] += 1 - mass[-1] / total
     some = reference > 0
     ratio = reference[some] / np.maximum(quantised[some], LEAST_SHARE)
     return float(reference[some] @ np.log(ratio))

@@ -17,12 +17,38 @@ from infc.diagnostics import InfcError
 from infc.frontends.onnx import spec_of
 from infc.request import Precision, WorkerLimits
 from infc.signature import DTYPES, TensorSpec, load_tensors, save_tensors
-from infc.targets import BackEnd, BackEndError, BuildJob, RunJob, Target, back_end, onnxruntime
+from infc.targets import (
+    FIXED_SHAPES,
+    BackEnd,
+    BackEndError,
+    BuildJob,
+    RunJob,
+    Target,
+    back_end,
+    onnxruntime,
+)
 from infc.targets.abilities import absence_of
 from infc.verification import UNOPTIMIZED
 
 LIMITS = WorkerLimits(timeout_s=60)
 REFUSALS = ("E1", "E203", "E204", "E205")
+DECIDING = {
+    **dict.fromkeys(("Expand", "Reshape", "Split", "Squeeze", "Tile", "Unsqueeze"), (1,)),
+    **dict.fromkeys(("CenterCropPad", "AffineGrid", "TopK", "Trilu", "Upsample"), (1,)),
+    **dict.fromkeys(("CumProd", "CumSum", "OneHot", "Compress"), (1,)),
+    **dict.fromkeys((f"Reduce{n}" for n in ("L1", "L2", "LogSum", "LogSumExp", "Max")), (1,)),
+    **dict.fromkeys((f"Reduce{n}" for n in ("Mean", "Min", "Prod", "Sum", "SumSquare")), (1,)),
+    **dict.fromkeys(("BlackmanWindow", "HammingWindow", "HannWindow", "ConstantOfShape"), (0,)),
+    **dict.fromkeys(("Col2Im", "DFT", "Dropout"), (1, 2)),
+    "MaxUnpool": (2,),
+    "MelWeightMatrix": (0, 1, 2, 3, 4),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2, 3),
+    "STFT": (1, 3),
+    "Slice": (1, 2, 3, 4),
+}
+"""The operands of an operator that decide shapes, axes and counts: constants in real models."""
 COARSE = {"float16": Precision.FP16, "bfloat16": Precision.BF16}
 
 
@@ -82,8 +108,10 @@ def attempt(test: Any, name: str, folder: Path) -> None:
     """
     end, target = back_end(name), Target(name, name, "")
     model = ir.from_proto(test.model)
-    signature = specs(model.graph.inputs), specs(model.graph.outputs)
     feeds, answers = zip(*(sets(model, data) for data in test.data_sets), strict=True)
+    if name in FIXED_SHAPES and len(feeds) == 1:
+        feeds = (fix_deciding_operands(model, feeds[0]),)
+    signature = specs(model.graph.inputs), specs(model.graph.outputs)
     model = building.raise_opset(model, end)
     end.legalize(model, target)
     place = end.worker(target)
@@ -151,6 +179,21 @@ def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
             kind = "" if value.dtype is None else value.dtype.name.lower()
             raise Refused(f"E1: {kind} cannot cross the interface of a loader")
     return tuple(spec_of(v) for v in values)
+
+
+def fix_deciding_operands(model: ir.Model, feeds: dict[str, Any]) -> dict[str, Any]:
+    """Make constants of what decides shapes, in a model of one node; the feeds that are left."""
+    nodes = list(model.graph)
+    if len(nodes) != 1:
+        return feeds
+    places = DECIDING.get(nodes[0].op_type, ())
+    deciding = [v for i, v in enumerate(nodes[0].inputs) if i in places and v is not None]
+    for value in [v for v in model.graph.inputs if v in deciding]:
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(feeds[value.name], name=value.name)
+        model.graph.initializers.add(value)
+    fixed = {v.name for v in deciding}
+    return {name: array for name, array in feeds.items() if name not in fixed}
 
 
 def sets(model: ir.Model, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -210,6 +210,7 @@ def _build_bundle(
                 request.limits,
                 samples,
                 watch.announce,
+                bundle.identifier(request.name or request.stem),
             )
 
         artifact = direct_path.build(

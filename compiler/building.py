@@ -16,7 +16,7 @@ from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEnd, Target, Worker, back_end, module_of
-from infc.targets.abilities import deferral_of
+from infc.targets.abilities import deferral_of, require_tools
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,10 +45,12 @@ def require_any_toolchain(chosen: Sequence[Target]) -> None:
     Raises:
         InfcError: E501 for each of them.
     """
-    distinct = {(t.back_end, t.toolchain, t.device): t for t in chosen}.values()
+    distinct = {
+        (t.back_end, t.toolchain, t.device, t.triple, *sorted(t.options.items())): t for t in chosen
+    }.values()
     found = [d for d in map(_not_installed, distinct) if d is not None]
     if len(found) == len(distinct):
-        raise InfcError(*found)
+        raise InfcError(*dict.fromkeys(found))
 
 
 def _not_installed(target: Target) -> Diagnostic | None:
@@ -64,10 +66,11 @@ def _not_installed(target: Target) -> Diagnostic | None:
 
             toolchains.require(place.toolchain, own_source=place.script is None)
             return None
+        if doctor.installed(end):
+            require_tools(end, target)
+            return None
     except InfcError as error:
         return error.diagnostics[0]
-    if doctor.installed(end):
-        return None
     module = next(m for m in end.MODULES if find_spec(m) is None)
     return Diagnostic(
         "E501",
@@ -130,12 +133,14 @@ def build(
     limits: WorkerLimits,
     calibration: Sequence[Path] = (),
     tell: Callable[[str], None] | None = None,
+    name: str = "model",
 ) -> Artifact:
     """Build the artifact of the legalised `model` in the folder `output`.
 
     `signature` holds the inputs and the outputs; the worker's log goes to `scratch/log`.
     `calibration` are the tensor folders of samples, for a back end that quantises by itself.
-    `tell` is called with how far a worker is, where it says so.
+    `tell` is called with how far a worker is, where it says so. `name` is the model's, for the
+    symbols of what is linked.
 
     Raises:
         InfcError: E203 for every node the back end cannot take, E204, E5xx.
@@ -149,6 +154,7 @@ def build(
         "inputs": [s.to_json() for s in inputs],
         "outputs": [s.to_json() for s in outputs],
         "calibration": [str(folder.resolve()) for folder in calibration],
+        "name": name,
     }
     worker = end.worker(target)
     # A script cannot look at the graph: its module does, here, and then it builds.

@@ -383,6 +383,33 @@ _TABLE = (
         "fixes those of an input. For several sizes compile several bundles.",
     ),
     Code(
+        "E208",
+        "the model does not fit the memory that it may take",
+        ExitCode.BUILD_FAILED,
+        "All memory of the artifact is planned when it compiles, and the plan takes more than "
+        "`-X memory=` allows, or more than the processor has addresses for. The plan holds what is "
+        "computed between the layers, the inputs and outputs, and a table of them; the weights are "
+        "not in it. Smaller inputs, or a batch of 1, take less.",
+    ),
+    Code(
+        "E209",
+        "the tuning database cannot be used",
+        ExitCode.BUILD_FAILED,
+        "A tuning database is the JSON file that `infc tune` keeps in INFC_HOME, or writes with "
+        "`infc tune export`. This one is missing, damaged, of another version, for another "
+        "processor, or made with another release of TVM, whose kernels are others. Nothing of it "
+        "was used. `infc tune show FILE` says what a database is for.",
+    ),
+    Code(
+        "E210",
+        "a tuning database was given and has no record for the model",
+        ExitCode.BUILD_FAILED,
+        "Records are found by what a kernel computes, on which shapes and types. None of the "
+        "database's is for a kernel of this model, so that all of them are computed as the rules "
+        "say. Most likely the database was made for another model, for inputs of another size "
+        "(`--input`), or at another precision.",
+    ),
+    Code(
         "E300",
         "internal error",
         ExitCode.BUILD_FAILED,

@@ -129,6 +129,8 @@ class BuildJob:
     calibration: tuple[Path, ...] = ()
     report: Callable[..., None] | None = None
     """Called with what the driver is to be told: `report(phase="tuning", done=3, total=128)`."""
+    name: str = "model"
+    """The model's, an identifier: what the symbols of an artifact begin with."""
 
 
 @dataclass(frozen=True, slots=True)

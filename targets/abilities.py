@@ -4,6 +4,7 @@ samples    it quantises by itself: how many calibration samples its converter wa
 SEAL       its artifacts can be encrypted, and how
 release    its artifacts say which release of its SDK wrote them
 absence    its artifacts may not run on this machine at all, and why
+tools      its artifacts are compiled by programs that may not be here
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
@@ -53,6 +54,17 @@ def absence_of(end: BackEnd, target: Target) -> str:
     """Why no artifact for `target` can be run on this machine; "" where one can, as a rule."""
     absence: Callable[[Target], str] | None = getattr(end, "absence", None)
     return absence(target) if absence else ""
+
+
+def require_tools(end: BackEnd, target: Target) -> None:
+    """Refuse a target that a program for is missing, before anything is built.
+
+    Raises:
+        InfcError: E501, with what to install.
+    """
+    tools: Callable[[Target], None] | None = getattr(end, "tools", None)
+    if tools is not None:
+        tools(target)
 
 
 def loader_of(end: BackEnd, entry: str) -> LoaderSpec:

@@ -104,6 +104,11 @@ class Emulator:
     model: str = ""
 
     @property
+    def name(self) -> str:
+        """What it is, and which processor it is for now: `qemu-aarch64 cortex-a53`."""
+        return " ".join(word for word in (Path(self.program).name, self.model) if word)
+
+    @property
     def command(self) -> tuple[str, ...]:
         """What a program is started with."""
         model = ("-cpu", self.model) if self.model else ()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infc.diagnostics import did_you_mean, fail
+from infc.diagnostics import fail
 from infc.request import Precision
 from infc.targets import (
     Artifact,
@@ -29,9 +29,9 @@ from infc.targets import (
     Target,
     Unsupported,
     Worker,
-    choice,
 )
-from infc.targets.tvm_compiler.cpus import CPUS, HOST, Cpu, host
+from infc.targets.tvm_compiler import settings
+from infc.targets.tvm_compiler.settings import cpu_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -43,15 +43,11 @@ SUMMARY = "TVM: a library of kernels for one processor, without a runtime"
 EXTRA = "tvm"
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
 MODULES = ("tvm",)
-OPTIONS = {
-    "cpu": f"the processor: {HOST}, {', '.join(CPUS)} ({HOST})",
-    "cores": "how many cores the kernels are shared among (those of the processor)",
-}
+OPTIONS = settings.OPTIONS
 PRECISIONS = (Precision.FP32,)
 MIN_OPSET = 13
 THREADS = (1, 3)
 ENTRY = "model.so"
-MAX_CORES = 256
 
 
 def _no_sdk() -> dict[str, str]:
@@ -63,6 +59,12 @@ def _no_library_path() -> list[Path]:
 
 
 LOADER = LoaderSpec("tvm", _no_sdk, _no_library_path)
+LINKED = LoaderSpec("tvm_static", _no_sdk, _no_library_path)
+
+
+def loader(entry: str) -> LoaderSpec:
+    """A static library is linked in, a shared one opened."""
+    return LINKED if entry.endswith(".a") else LOADER
 
 
 def worker(target: Target) -> Worker:
@@ -71,29 +73,18 @@ def worker(target: Target) -> Worker:
 
 
 def require_options(target: Target) -> None:
-    """A processor that is known, and a number of cores."""
-    name = target.options.get("cpu", HOST)
-    if name != HOST and name not in CPUS:
-        hint = did_you_mean(name, (HOST, *CPUS))
-        have = ", ".join(f"`{n}`" for n in (HOST, *CPUS))
-        raise fail("E205", f"`-X cpu={name}`: no such processor", help=f"{hint}there are {have}")
-    cores = target.options.get("cores", "1")
-    if not cores.isdecimal() or not 0 < int(cores) <= MAX_CORES:
-        choice(target, "cores", [f"1 to {MAX_CORES}"], "")
+    """Values that make sense."""
+    settings.require(target)
 
 
-def cpu_of(target: Target) -> Cpu:
-    """The processor that `target` is for.
+def absence(target: Target) -> str:
+    """Why this machine cannot run what is made for `target`; "" where it can."""
+    return settings.absence(target)
 
-    Raises:
-        BackEndError: it is this machine's, which is of no kind that is known.
-    """
-    from dataclasses import replace
 
-    name = target.options.get("cpu", HOST)
-    found = host() if name == HOST else CPUS[name]
-    cores = target.options.get("cores")
-    return replace(found, cores=int(cores)) if cores else found
+def tools(target: Target) -> None:
+    """A C compiler for the processor."""
+    settings.require_tools(target)
 
 
 def legalize(model: ir.Model, target: Target) -> None:
@@ -141,36 +132,33 @@ def build(job: BuildJob) -> Artifact:
     """Compile the kernels and link the library.
 
     Raises:
-        BackEndError: a shape that depends on values, or the C compiler is missing or refuses.
+        InfcError: E208, it takes too much memory; E501, there is no C compiler for the processor.
+        BackEndError: a shape that depends on values, or the C compiler refuses.
     """
     from infc.targets.tvm_compiler import compile_model
-    from infc.targets.tvm_compiler.library import CompilerError, write_library
+    from infc.targets.tvm_compiler.library import CompilerError
     from infc.targets.tvm_compiler.plan import UnplannedError
+    from infc.targets.tvm_compiler.writing import write
 
-    cpu = cpu_of(job.target)
     try:
-        plan = compile_model(job.model, cpu)
-        scratch = job.output.parent / "tvm-objects"
-        sizes = write_library(plan, cpu, job.output / ENTRY, scratch, "the model")
+        return write(compile_model(job.model, cpu_of(job.target)), job)
     except (UnplannedError, CompilerError) as error:
         raise BackEndError(str(error)) from error
-    notes = {
-        "cpu": {"triple": cpu.triple, "mcpu": cpu.mcpu, "features": list(cpu.features)},
-        "kernels": len(plan.kernels),
-        "calls": len(plan.calls),
-        "weight_bytes": sizes.weights,
-        "arena_bytes": sizes.arena,
-    }
-    return Artifact(ENTRY, (ENTRY,), notes)
 
 
 def open(job: RunJob) -> Runner:
-    """Load the library; it writes into arrays of the size that each output has."""
+    """Load the library, or start a program that has it, where this process cannot."""
+    from infc.targets.tvm_compiler.emulated import Emulated, emulator_of
     from infc.targets.tvm_compiler.opened import Model
 
+    if job.entry.suffix == ".a" or emulator_of(job.target):
+        return Emulated(job).run
     return Model(job.entry, job.inputs, job.outputs, job.threads).run
 
 
 def device(target: Target) -> str:
-    """Always the CPU."""
-    return "CPU"
+    """The CPU, or what stands in for it."""
+    from infc.targets.tvm_compiler.emulated import emulator_of
+
+    emulator = emulator_of(target)
+    return f"CPU ({emulator.name})" if emulator else "CPU"

@@ -55,6 +55,7 @@ def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
             _specs(payload["outputs"]),
             tuple(Path(folder) for folder in payload.get("calibration", ())),
             report,
+            str(payload.get("name", "model")),
         )
     )
     return {"entry": artifact.entry, "files": list(artifact.files), "notes": dict(artifact.notes)}

@@ -54,6 +54,16 @@ class Cpu:
         wanted = {*_IMPLIED.get(self.mcpu, ()), *added}
         return tuple(ability for name, ability in known.items() if name in wanted)
 
+    def missing_here(self) -> list[str]:
+        """What this machine's processor, of the same architecture, lacks, as Linux calls it."""
+        flags = _flags()
+        if self.machine != "x86_64":
+            return [a.name for a in self.abilities if a.name not in flags]
+        levels = list(_LEVELS)
+        at = levels.index(self.mcpu) if self.mcpu in levels else len(levels)
+        wanted = [name for level in levels[at:] for name in _LEVELS[level]]
+        return [name for name in wanted if name not in flags]
+
     def lanes(self, dtype_bytes: int) -> int:
         """Elements in a vector register."""
         return max(1, self.vector_bytes // dtype_bytes)

@@ -147,14 +147,14 @@ def read(path: Path) -> Database:
     """The database in the file `path`.
 
     Raises:
-        InfcError: E100 where there is none, E208 where it is not one, or of another version.
+        InfcError: E209 where there is none, or where it is not one, or of another version.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
             raise _unusable(path, f"it is larger than {MOST_BYTES >> 20} MiB")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise fail("E208", f"there is no tuning database `{path}`") from error
+        raise fail("E209", f"there is no tuning database `{path}`") from error
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(path, f"it cannot be read: {error}") from error
     try:
@@ -167,7 +167,7 @@ def read(path: Path) -> Database:
 
 def _unusable(path: Path, reason: str) -> Exception:
     help = "name another file, or remove this one and tune again"
-    return fail("E208", f"`{path}` is no tuning database that can be used: {reason}", help=help)
+    return fail("E209", f"`{path}` is no tuning database that can be used: {reason}", help=help)
 
 
 def _parsed(data: Any) -> Database:
@@ -194,17 +194,17 @@ def require_for(database: Database, path: Path, wanted: Database) -> None:
     """Refuse records that are for another processor, or made with another TVM, than `wanted`.
 
     Raises:
-        InfcError: E208.
+        InfcError: E209.
     """
     if database.cpu != wanted.cpu:
         raise fail(
-            "E208",
+            "E209",
             f"`{path}` is for {database.processor}, and this is for {wanted.processor}",
             help="`infc tune` measures for the target that it is given",
         )
     if database.compiler != wanted.compiler:
         raise fail(
-            "E208",
+            "E209",
             f"`{path}` was made with {database.compiler}, and here is {wanted.compiler}",
             help="tune again, into another file: kernels of another release are others",
         )
@@ -259,7 +259,7 @@ def update(path: Path, wanted: Database, added: Mapping[str, Record]) -> Databas
     Others who write it at the same time wait for each other.
 
     Raises:
-        InfcError: E208 where the file is something else, or not for the processor of `wanted`.
+        InfcError: E209 where the file is something else, or not for the processor of `wanted`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _turn(path):

@@ -20,6 +20,7 @@ from infc.targets.tvm_compiler.measuring import Argument, Candidate, Measurer, T
 from infc.targets.tvm_compiler.plan import with_workspace
 from infc.targets.tvm_compiler.records import Record
 from infc.targets.tvm_compiler.space import proposals
+from infc.targets.tvm_compiler.symbolic import number
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -243,7 +244,7 @@ def candidate_of(func: Any) -> Candidate:
 
 def described(kernel: Kernel) -> str:
     """A kernel for people: its operators, and the shapes it reads and writes."""
-    shapes = ", ".join("x".join(str(n) for n in b.shape) or "1" for b in kernel.func.params)
+    shapes = ", ".join("x".join(str(number(n)) for n in b.shape) or "1" for b in kernel.func.params)
     text = f"{kernel.name} ({shapes})"
     return text if len(text) <= MOST_DESCRIBED else f"{text[: MOST_DESCRIBED - 3]}..."
 

@@ -105,6 +105,22 @@ OPENVINO = Scheme(
     repeated=False,
 )
 
+TVM = Scheme(
+    "tvm",
+    operators=MOVERS - {"Resize", "ReduceMax"}
+    | {"Conv", "Gemm", "MatMul"}
+    | {"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul", "ReduceMean"},
+    shared=MOVERS - {"Resize", "ReduceMax"} | {"Concat"},
+    # infc's own lowering fuses what is elementwise into the kernel before it, in float32.
+    absorbed=OPENVINO.absorbed,
+    bias="float",
+    residual="one",
+    products="float",
+    repeated=False,
+)
+"""What `targets/tvm_lowering/integers.py` makes of it; int8 beside uint8, where the processor
+multiplies int8 by int8, is the same with zero points moved by 128."""
+
 TENSORRT = Scheme(
     "tensorrt",
     operators=MOVERS
@@ -124,7 +140,7 @@ and residual stay out of Q/DQ on the side that a convolution computes (NVIDIA Te
 guide, "Working with quantized types": explicit quantisation, Q/DQ placement recommendations)."""
 
 
-SCHEMES = {scheme.name: scheme for scheme in (ONNXRUNTIME, OPENVINO, TENSORRT)}
+SCHEMES = {scheme.name: scheme for scheme in (ONNXRUNTIME, OPENVINO, TENSORRT, TVM)}
 """By name."""
 
 

@@ -29,6 +29,7 @@ from infc.targets import (
     Target,
     Unsupported,
     Worker,
+    schemes,
 )
 from infc.targets.tvm_compiler import settings
 from infc.targets.tvm_compiler.settings import cpu_of
@@ -44,7 +45,8 @@ EXTRA = "tvm"
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
 MODULES = ("tvm",)
 OPTIONS = settings.OPTIONS
-PRECISIONS = (Precision.FP32,)
+PRECISIONS = (Precision.FP32, Precision.INT8)
+SCHEME = schemes.TVM
 MIN_OPSET = 13
 THREADS = (1, 3)
 ENTRY = "model.so"
@@ -93,11 +95,12 @@ def legalize(model: ir.Model, target: Target) -> None:
     Raises:
         InfcError: E207 for an input whose shape is not fixed.
     """
+    from infc.targets.tvm_compiler.dot_products import activation_of
     from infc.targets.tvm_lowering import lower
 
     for value in model.graph.inputs:
         _require_fixed(value)
-    lower(model)
+    lower(model, activation_of(cpu_of(target).triple))
 
 
 def _require_fixed(value: ir.Value) -> None:

@@ -16,6 +16,8 @@ def own(cpu: Cpu) -> dict[str, Any]:
     from tvm import relax, topi
     from tvm.relax.frontend.onnx.onnx_frontend import OnnxOpConverter
 
+    from infc.targets.tvm_compiler.integer_converters import converters
+
     class ChannelsLastConv(OnnxOpConverter):  # type: ignore[misc]
         @classmethod
         def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
@@ -63,7 +65,7 @@ def own(cpu: Cpu) -> dict[str, Any]:
             return relax.op.add(y, _times(inputs[2], attr.get("beta", 1.0)))
 
     own = (ChannelsLastConv, ChannelsLastMaxPool, ChannelsLastAveragePool, Clip, Gemm)
-    return {c.__name__: c for c in own}
+    return {c.__name__: c for c in own} | converters(cpu)
 
 
 def constant_of(value: Any) -> Any:

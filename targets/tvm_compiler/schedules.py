@@ -27,6 +27,7 @@ from infc.targets.tvm_compiler.blocks import (
     rounds,
 )
 from infc.targets.tvm_compiler.choices import Choice, main_block
+from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
 from infc.targets.tvm_compiler.symbolic import MANY, number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
@@ -68,7 +69,10 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
             follower = _follower(sch, block) if name not in outputs else None
             if follower is not None:
                 done.add(sch.get(follower).name_hint)
-            _reduce(sch, block, follower, cpu, chosen.get(name))
+            if is_dot(sch, block):
+                schedule_dot(sch, block, follower, cpu)
+            else:
+                _reduce(sch, block, follower, cpu, chosen.get(name))
     return sch.mod["main"].with_attr("tirx.is_scheduled", True)
 
 
@@ -105,6 +109,9 @@ def _follower(sch: Any, block: Any) -> Any:
         return None
     (reader,) = readers
     mine = [v for v in sch.get(block).iter_vars if v.iter_type == SPATIAL]
+    if is_dot(sch, block):
+        # Its channels are two dimensions.
+        mine = mine[1:]
     if len(sch.get(reader).iter_vars) != len(mine):
         return None
     producers = [p for p in sch.get_producers(reader) if is_reduction(sch, p)]

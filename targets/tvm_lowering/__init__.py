@@ -1,7 +1,7 @@
 """The graph as TVM is best given it: channels last, and what its importer lacks said otherwise.
 
 lower = (constants lifted, shapes inferred, function bodies, RULES)*
-channels last, transposes cancelled
+Q and DQ made sums of integers (integers.py); channels last, transposes cancelled
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ FOLDED = frozenset(("Constant", "ConstantOfShape", "Shape", "Size", "Range"))
 """What a function's body computes constants by."""
 
 
-def lower(model: ir.Model) -> None:
-    """Rewrite `model` in place."""
+def lower(model: ir.Model, activation: str = "uint8") -> None:
+    """Rewrite `model` in place; `activation` is the type of bytes that integer kernels take."""
     from infc.passes.rewriting import rewrite
     from infc.targets.function_bodies import expand_functions
     from infc.targets.tvm_lowering.channels_last import to_channels_last
+    from infc.targets.tvm_lowering.integers import to_integers
     from infc.targets.tvm_operators import TAKES
 
     table = rules()
@@ -36,7 +37,8 @@ def lower(model: ir.Model) -> None:
         modified |= bool(rewrite(model, table).modified)
         if not modified:
             break
-    if to_channels_last(model):
+    integers = to_integers(model, activation)
+    if to_channels_last(model) or integers:
         _cancel_transposes(model)
 
 

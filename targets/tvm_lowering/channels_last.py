@@ -32,6 +32,7 @@ from infc.passes.rewriting import (
 
 DOMAIN = "infc.channels_last"
 POOLS = ("AveragePool", "MaxPool")
+BYTES = (ir.DataType.UINT8, ir.DataType.INT8)
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
@@ -57,7 +58,7 @@ def _conv(node: ir.Node, edit: Edit) -> bool:
         return False
     if dtype_of(x) not in FLOATS or len(shape) < 3:
         return False
-    window = _window(node, shape[2:], kernel[2:])
+    window = window_of(node, shape[2:], kernel[2:])
     if window is None:
         return False
     rank = len(shape)
@@ -66,7 +67,7 @@ def _conv(node: ir.Node, edit: Edit) -> bool:
     if moved is None:
         return False
     weights = edit.constant(moved, f"{w.name if w else 'w'}_channels_last", node)
-    inputs = [_first(x, edit, node), weights, *([bias] if bias is not None else [])]
+    inputs = [channels_last(x, edit, node), weights, *([bias] if bias is not None else [])]
     attributes = {**window, "group": attribute(node, "group", 1)}
     return _finish(node, "Conv", inputs, attributes, rank, edit)
 
@@ -75,21 +76,24 @@ def _pool(node: ir.Node, edit: Edit) -> bool:
     x = given(node, 0)
     shape = dims(x)
     kernel = attribute(node, "kernel_shape")
-    if x is None or shape is None or kernel is None or dtype_of(x) not in FLOATS:
+    types = (*FLOATS, *BYTES) if node.op_type == "MaxPool" else FLOATS
+    if x is None or shape is None or kernel is None or dtype_of(x) not in types:
         return False
     if (len(node.outputs) > 1 and node.outputs[1].uses()) or attribute(node, "ceil_mode", 0):
         return False
-    window = _window(node, shape[2:], tuple(kernel))
+    window = window_of(node, shape[2:], tuple(kernel))
     if window is None:
         return False
     attributes = {**window, "kernel_shape": list(kernel)}
     if node.op_type == "AveragePool":
         attributes["count_include_pad"] = attribute(node, "count_include_pad", 0)
-    inputs = [_first(x, edit, node)]
+    inputs = [channels_last(x, edit, node)]
     return _finish(node, node.op_type, inputs, attributes, len(shape), edit)
 
 
-def _window(node: ir.Node, sizes: Sequence[Dim], kernel: tuple[int, ...]) -> dict[str, Any] | None:
+def window_of(
+    node: ir.Node, sizes: Sequence[Dim], kernel: tuple[int, ...]
+) -> dict[str, Any] | None:
     """Strides, dilations and pads in full; None for what cannot be written out.
 
     Padding that depends on the input's size is not, where that is open.
@@ -117,7 +121,7 @@ def _window(node: ir.Node, sizes: Sequence[Dim], kernel: tuple[int, ...]) -> dic
     return {"strides": strides, "dilations": dilations, "pads": pads}
 
 
-def _first(x: ir.Value, edit: Edit, node: ir.Node) -> ir.Value:
+def channels_last(x: ir.Value, edit: Edit, node: ir.Node) -> ir.Value:
     """`x` with its channels last."""
     shape = dims(x)
     assert shape is not None

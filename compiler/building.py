@@ -17,6 +17,7 @@ from infc.request import WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEnd, Target, Worker, back_end, module_of
 from infc.targets.abilities import deferral_of, require_tools
+from infc.tuning_options import TuningOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,13 +135,14 @@ def build(
     calibration: Sequence[Path] = (),
     tell: Callable[[str], None] | None = None,
     name: str = "model",
+    tuning: TuningOptions = TuningOptions(),  # noqa: B008
 ) -> Artifact:
     """Build the artifact of the legalised `model` in the folder `output`.
 
     `signature` holds the inputs and the outputs; the worker's log goes to `scratch/log`.
     `calibration` are the tensor folders of samples, for a back end that quantises by itself.
     `tell` is called with how far a worker is, where it says so. `name` is the model's, for the
-    symbols of what is linked.
+    symbols of what is linked. `tuning` says which records of measured kernels may be used.
 
     Raises:
         InfcError: E203 for every node the back end cannot take, E204, E5xx.
@@ -155,6 +157,7 @@ def build(
         "outputs": [s.to_json() for s in outputs],
         "calibration": [str(folder.resolve()) for folder in calibration],
         "name": name,
+        "tuning": tuning.to_json(),
     }
     worker = end.worker(target)
     # A script cannot look at the graph: its module does, here, and then it builds.

@@ -14,6 +14,7 @@ from infc.import_options import ImportOptions
 from infc.input_spec import MAX_DIM, InputSpec
 from infc.preprocessing import Preprocess
 from infc.prune_options import PruneOptions
+from infc.tuning_options import TuningOptions
 from infc.user_code import Reference
 
 
@@ -139,6 +140,8 @@ class Request:
     """`ssh://user@host`: where engines are built that have to be built on the device."""
     stand_in: str = ""
     """The Python module that builds them there in place of the target's own."""
+    tuning: TuningOptions = field(default_factory=TuningOptions)
+    """What is measured before the build, and which records of that it uses."""
 
     @property
     def stem(self) -> str:

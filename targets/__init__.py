@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from infc.diagnostics import did_you_mean, fail
 from infc.request import Precision
 from infc.signature import TensorSpec
+from infc.tuning_options import TuningOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +132,8 @@ class BuildJob:
     """Called with what the driver is to be told: `report(phase="tuning", done=3, total=128)`."""
     name: str = "model"
     """The model's, an identifier: what the symbols of an artifact begin with."""
+    tuning: TuningOptions = field(default_factory=TuningOptions)
+    """Which records of measured kernels a back end that has such may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,8 @@ class LoaderSpec:
     adaptor: str
     sdk: Callable[[], dict[str, str]]
     library_path: Callable[[], list[Path]]
+    headers: str = ""
+    """The folder in `templates/cpp/adaptors` that its headers are in; "" is the adaptor's name."""
 
 
 class BackEnd(Protocol):

@@ -26,6 +26,7 @@ CORE = {
     "infc.preprocessing",
     "infc.prune_options",
     "infc.quantization",
+    "infc.tuning_options",
 }
 LEVELS = {
     "infc.__main__": 6,

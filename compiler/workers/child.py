@@ -16,6 +16,7 @@ from typing import Any
 
 from infc.signature import TensorSpec, load_tensors, save_tensors
 from infc.targets import Artifact, BackEnd, BuildJob, RunJob, Target
+from infc.tuning_options import TuningOptions
 from infc.workers.protocol import report
 
 
@@ -56,6 +57,7 @@ def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
             tuple(Path(folder) for folder in payload.get("calibration", ())),
             report,
             str(payload.get("name", "model")),
+            TuningOptions.from_json(payload.get("tuning", {})),
         )
     )
     return {"entry": artifact.entry, "files": list(artifact.files), "notes": dict(artifact.notes)}

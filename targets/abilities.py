@@ -4,6 +4,7 @@ samples    it quantises by itself: how many calibration samples its converter wa
 SEAL       its artifacts can be encrypted, and how
 release    its artifacts say which release of its SDK wrote them
 absence    its artifacts may not run on this machine at all, and why
+cross      its artifacts may be for another kind of machine: which, and what compiles and runs there
 tools      its artifacts are compiled by programs that may not be here
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
@@ -54,6 +55,28 @@ def absence_of(end: BackEnd, target: Target) -> str:
     """Why no artifact for `target` can be run on this machine; "" where one can, as a rule."""
     absence: Callable[[Target], str] | None = getattr(end, "absence", None)
     return absence(target) if absence else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """The kind of machine that artifacts are for, and how a loader is compiled and run for it.
+
+    `triple` is Debian's, `machine` what Linux calls the architecture. `compiler` is the command of
+    a C++ compiler, or raises E501; `emulator` what starts a program here, nothing where it starts
+    by itself.
+    """
+
+    triple: str
+    machine: str
+    foreign: bool
+    compiler: Callable[[], Sequence[str]]
+    emulator: Callable[[], Sequence[str]]
+
+
+def cross_of(end: BackEnd, target: Target) -> Cross | None:
+    """Where the artifacts of `target` run, None where that is this machine or nowhere."""
+    cross: Callable[[Target], Cross | None] | None = getattr(end, "cross", None)
+    return cross(target) if cross else None
 
 
 def require_tools(end: BackEnd, target: Target) -> None:

@@ -15,6 +15,7 @@ Source: apache/tvm 0.27, whose wheel goes with one version of apache-tvm-ffi onl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infc.targets import Runner
+    from infc.targets.abilities import Cross
 
 NAME = "tvm"
 SUMMARY = "TVM: a library of kernels for one processor, without a runtime"
@@ -61,7 +63,7 @@ def _no_library_path() -> list[Path]:
 
 
 LOADER = LoaderSpec("tvm", _no_sdk, _no_library_path)
-LINKED = LoaderSpec("tvm_static", _no_sdk, _no_library_path)
+LINKED = LoaderSpec("tvm_static", _no_sdk, _no_library_path, "tvm")
 
 
 def loader(entry: str) -> LoaderSpec:
@@ -82,6 +84,11 @@ def require_options(target: Target) -> None:
 def absence(target: Target) -> str:
     """Why this machine cannot run what is made for `target`; "" where it can."""
     return settings.absence(target)
+
+
+def cross(target: Target) -> Cross | None:
+    """The kind of machine that the processor is in, where it is named and has Linux."""
+    return settings.cross_of(target)
 
 
 def tools(target: Target) -> None:
@@ -135,18 +142,23 @@ def build(job: BuildJob) -> Artifact:
     """Compile the kernels and link the library.
 
     Raises:
-        InfcError: E208, it takes too much memory; E501, there is no C compiler for the processor.
+        InfcError: E208, it takes too much memory; E209, records that cannot be used; E501, there
+            is no C compiler for the processor.
         BackEndError: a shape that depends on values, or the C compiler refuses.
     """
     from infc.targets.tvm_compiler import compile_model
     from infc.targets.tvm_compiler.library import CompilerError
+    from infc.targets.tvm_compiler.lookup import Lookup
     from infc.targets.tvm_compiler.plan import UnplannedError
     from infc.targets.tvm_compiler.writing import write
 
+    cpu = cpu_of(job.target)
+    lookup = Lookup(job.tuning, cpu)
     try:
-        return write(compile_model(job.model, cpu_of(job.target)), job)
+        made = write(compile_model(job.model, cpu, lookup), job)
     except (UnplannedError, CompilerError) as error:
         raise BackEndError(str(error)) from error
+    return replace(made, notes={**made.notes, "tuning": lookup.notes()})
 
 
 def open(job: RunJob) -> Runner:

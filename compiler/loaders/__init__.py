@@ -14,7 +14,8 @@ from infc.loaders.recipe import Recipe
 from infc.loaders.signature import describe
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
-from infc.targets import Artifact, Target
+from infc.targets import Artifact, Target, back_end
+from infc.targets.abilities import absence_of, cross_of
 
 if TYPE_CHECKING:
     from infc.verification import Timing
@@ -84,6 +85,7 @@ def run_through(
     Raises:
         InfcError: E110, E501, E502, E503, E702, E703, E705.
     """
+    _require_here(bundle, through)
     program = _language(through).build(bundle, scratch / f"loader-{through}", limits)
     arguments = ["--threads", str(threads), *cpp.device_arguments(bundle)]
     for given, answer in zip(feeds, outputs, strict=True):
@@ -105,6 +107,7 @@ def bench_through(
     Raises:
         InfcError: as `run_through`.
     """
+    _require_here(bundle, through)
     program = _language(through).build(bundle, scratch / f"loader-{through}", limits)
     _require_order(bundle, feeds)
     arguments = [
@@ -116,6 +119,26 @@ def bench_through(
     ]
     answer = _language(through).run(program, bundle, arguments, limits)
     return {key: answer[key] for key in ("runs", "min_ms", "median_ms", "max_ms")}
+
+
+def _require_here(bundle: Bundle, through: str) -> None:
+    """Refuse a loader that nothing on this machine runs.
+
+    Raises:
+        InfcError: E110.
+    """
+    target = Target.from_json(bundle.manifest["target"])
+    end = back_end(target.back_end)
+    cross = cross_of(end, target)
+    if cross is None or not cross.foreign:
+        return
+    why = absence_of(end, target)
+    if through == "java":
+        why = why or "no Java for it runs here: `--through cpp`"
+    if not why:
+        return
+    what = f"`--through {through}`: the loader is for {cross.triple}"
+    raise fail("E110", what, help=why)
 
 
 def _require_order(bundle: Bundle, feeds: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,7 +26,7 @@ from infc.loaders.rendering import plain
 from infc.places import cache_folder
 from infc.request import WorkerLimits
 from infc.targets import Target, back_end
-from infc.targets.abilities import loader_of
+from infc.targets.abilities import cross_of, loader_of
 from infc.workers.versions import versions
 
 LANGUAGES = {"cpp": "C++", "java": "Java"}
@@ -33,6 +34,8 @@ LANGUAGES = {"cpp": "C++", "java": "Java"}
 
 ADAPTOR_SOURCES = ("adaptor.cpp", "runtime/runtime.cpp", "runtime/sha256.cpp")
 ADAPTOR_HEADERS = ("runtime/infc_runtime.h", "runtime/adaptor.h", "runtime/sha256.h")
+TOOLCHAIN = "toolchain.cmake"
+"""Beside a loader that may be compiled on another machine than it runs on."""
 HASHES = "sha256.json"
 """Beside the cached objects: a linker takes a damaged one for an error in the loader, or worse."""
 
@@ -89,20 +92,25 @@ def build_project(
     """
     target = Target.from_json(bundle.manifest["target"])
     entries = _entries(target, bundle.entry.name, options)
-    cmake, compiler = _tool("cmake"), find_compiler()
-    key = _key(bundle.path / "loader" / "cpp", target, compiler, entries)
+    cmake, loader = _tool("cmake"), bundle.path / "loader" / "cpp"
+    cross = cross_of(back_end(target.back_end), target)
+    foreign = cross is not None and cross.foreign
+    command = cross.compiler() if cross is not None and foreign else [find_compiler()]
+    key = _key(loader, target, command, entries)
+    scratch.mkdir(parents=True)
     cached = cache_folder() / "objects" / key
     use = options.keep_objects and _is_whole(cached)
     if use:
         entries["INFC_OBJECTS"] = str(cached)
     warnings = "ON" if options.warnings else "OFF"
     entries |= {
-        "CMAKE_CXX_COMPILER": compiler,
+        "CMAKE_CXX_COMPILER": _one_program(command, scratch),
         "INFC_WARNINGS": warnings,
         "CMAKE_COMPILE_WARNING_AS_ERROR": warnings,
         **project.entries,
     }
-    scratch.mkdir(parents=True)
+    if foreign:
+        entries["CMAKE_TOOLCHAIN_FILE"] = str((loader / TOOLCHAIN).resolve())
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     defines = [f"-D{name}={value}" for name, value in entries.items()]
     built = scratch / "build"
@@ -144,6 +152,16 @@ def find_compiler() -> str:
     )
 
 
+def _one_program(command: Sequence[str], folder: Path) -> str:
+    """`command` as CMake takes it, without arguments: a program in `folder` where it has any."""
+    if len(command) == 1:
+        return command[0]
+    program = folder.resolve() / "c++"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    return str(program)
+
+
 def _tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:
@@ -151,14 +169,14 @@ def _tool(name: str) -> str:
     return path
 
 
-def _key(folder: Path, target: Target, compiler: str, entries: Mapping[str, str]) -> str:
+def _key(folder: Path, target: Target, compiler: Sequence[str], entries: Mapping[str, str]) -> str:
     """What the objects depend on: sources, flags, the compiler, the SDK."""
     end = back_end(target.back_end)
     hashed = hashlib.sha256()
     sources = [*ADAPTOR_SOURCES, *ADAPTOR_HEADERS, "runtime/harness.h", "runtime/harness.cpp"]
     parts: list[str] = [sha256_of(folder / name) for name in sources]
     parts += [sha256_of(file) for file in sorted((folder / "adaptor").glob("*"))]
-    parts += [plain("cpp/CMakeLists.txt.j2"), compiler, _first_line([compiler, "--version"])]
+    parts += [plain("cpp/CMakeLists.txt.j2"), *compiler, _first_line([*compiler, "--version"])]
     parts += [f"{k}={v}" for k, v in sorted(entries.items())]
     # The SDK is the back end's own, wherever the target's artifacts are built.
     own = versions(end, replace(target, toolchain=""))

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from infc.bundle import Bundle, sha256_of
-from infc.loaders.compiling import BuildOptions, Project, build_project, loader_folder
+from infc.loaders.compiling import (
+    TOOLCHAIN,
+    BuildOptions,
+    Project,
+    build_project,
+    loader_folder,
+)
 from infc.loaders.cpp_layout import layout
 from infc.loaders.programs import run_program
 from infc.loaders.recipe import Recipe
@@ -15,7 +21,7 @@ from infc.loaders.rendering import fill, plain, plain_folder
 from infc.loaders.signature import Signature
 from infc.request import WorkerLimits
 from infc.targets import Artifact, Target, back_end
-from infc.targets.abilities import loader_of
+from infc.targets.abilities import cross_of, loader_of
 from infc.workers.versions import versions
 
 RUNTIME_FILES = (
@@ -49,11 +55,15 @@ def render(
     (folder / "sdk.cmake").write_text(
         plain(f"cmake/adaptors/{spec.adaptor}.cmake"), encoding="utf-8"
     )
-    for name, text in plain_folder(f"cpp/adaptors/{spec.adaptor}").items():
+    for name, text in plain_folder(f"cpp/adaptors/{spec.headers or spec.adaptor}").items():
         (folder / "adaptor").mkdir(exist_ok=True)
         (folder / "adaptor" / name).write_text(text, encoding="utf-8")
     values = {**layout(signature), **_facts(target, artifact, model), "recipe": recipe}
     name = signature.name
+    cross = cross_of(back_end(target.back_end), target)
+    if cross is not None:
+        text = fill("cmake/toolchain.cmake.j2", {"triple": cross.triple, "machine": cross.machine})
+        (folder / TOOLCHAIN).write_text(text, encoding="utf-8")
     for file, template in {
         f"{name}.h": "name.h.j2",
         f"{name}.hpp": "name.hpp.j2",
@@ -108,7 +118,10 @@ def run(
     Raises:
         InfcError: E502 where it crashes, E503 where it takes too long, E705 where it fails.
     """
-    command = [str(program), str(bundle.path), "--json", *arguments]
+    target = Target.from_json(bundle.manifest["target"])
+    cross = cross_of(back_end(target.back_end), target)
+    start = cross.emulator() if cross is not None else ()
+    command = [*start, str(program), str(bundle.path), "--json", *arguments]
     return run_program(command, f"the C++ loader of `{bundle.name}`", limits)
 
 

@@ -12,6 +12,7 @@ from infc.targets.tvm_compiler.cpus import CPUS, HOST, Cpu, UnknownCpuError, hos
 
 if TYPE_CHECKING:
     from infc.targets import Target
+    from infc.targets.abilities import Cross
 
 OPTIONS = {
     "cpu": f"the processor: {HOST}, {', '.join(CPUS)} ({HOST})",
@@ -141,6 +142,29 @@ def absence(target: Target) -> str:
         return ""
     gnu = cross.gnu_triple(cpu.triple)
     return f"it is for {gnu}, which nothing here runs: {cross.emulator_remedy(gnu)}"
+
+
+def cross_of(target: Target) -> Cross | None:
+    """Where the artifacts of `target` run, None where that is this machine or a bare one."""
+    from infc.targets.abilities import Cross
+
+    name = target.options.get("cpu", HOST)
+    if name == HOST or CPUS[name].bare:
+        return None
+    cpu = CPUS[name]
+
+    def compiler() -> tuple[str, ...]:
+        return cross.find_compiler(cpu.triple, target.options.get("compiler", ""), cpu.flags).cxx
+
+    def emulator() -> tuple[str, ...]:
+        if cross.is_native(cpu.triple):
+            return ()
+        found = cross.find_emulator(cpu.triple, cpu.mcpu)
+        return found.command if found else ()
+
+    triple = cross.gnu_triple(cpu.triple)
+    foreign = not cross.is_native(cpu.triple)
+    return Cross(triple, cpu.machine, foreign, compiler, emulator)
 
 
 def _is_bare(target: Target) -> bool:

@@ -6,6 +6,7 @@ release    its artifacts say which release of its SDK wrote them
 absence    its artifacts may not run on this machine at all, and why
 cross      its artifacts may be for another kind of machine: which, and what compiles and runs there
 tools      its artifacts are compiled by programs that may not be here
+tune       it can measure kernels to find faster ones, and uses what it found when it builds
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
@@ -94,6 +95,11 @@ def loader_of(end: BackEnd, entry: str) -> LoaderSpec:
     """How the loader of an artifact is compiled whose file to open is called `entry`."""
     loader: Callable[[str], LoaderSpec] | None = getattr(end, "loader", None)
     return loader(entry) if loader else end.LOADER
+
+
+def is_tunable(end: BackEnd) -> bool:
+    """Whether `end` measures kernels: it has `tune(job: BuildJob)`, which runs in a worker."""
+    return hasattr(end, "tune")
 
 
 def release_of(end: BackEnd, entry: Path) -> str | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.request import Precision
@@ -159,6 +159,15 @@ def build(job: BuildJob) -> Artifact:
     except (UnplannedError, CompilerError) as error:
         raise BackEndError(str(error)) from error
     return replace(made, notes={**made.notes, "tuning": lookup.notes()})
+
+
+def tune(job: BuildJob) -> dict[str, Any]:
+    """Measure kernels of the model until `job.tuning` is used up; see `tuning_job.tune`."""
+    from infc.targets.tvm_compiler import tuning_job
+
+    assert job.report is not None
+    cpu = cpu_of(job.target)
+    return tuning_job.tune(job.model, job.target, cpu, job.tuning, job.report)
 
 
 def open(job: RunJob) -> Runner:

@@ -38,29 +38,37 @@ def _check(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
     return {"unsupported": [[u.node, u.op_type, u.domain, u.reason] for u in rows]}
 
 
+def _build_job(payload: Mapping[str, Any]) -> BuildJob:
+    return BuildJob(
+        Path(payload["model"]),
+        Path(payload["output"]),
+        Target.from_json(payload["target"]),
+        _specs(payload["inputs"]),
+        _specs(payload["outputs"]),
+        tuple(Path(folder) for folder in payload.get("calibration", ())),
+        report,
+        str(payload.get("name", "model")),
+        TuningOptions.from_json(payload.get("tuning", {})),
+    )
+
+
 def _build(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Check, then build; the answer holds either `unsupported` or the artifact."""
-    target = Target.from_json(payload["target"])
-    model = Path(payload["model"])
     checked = _check(end, payload)
     if checked["unsupported"]:
         return checked
     output = Path(payload["output"])
     output.mkdir(parents=True, exist_ok=True)
-    artifact: Artifact = end.build(
-        BuildJob(
-            model,
-            output,
-            target,
-            _specs(payload["inputs"]),
-            _specs(payload["outputs"]),
-            tuple(Path(folder) for folder in payload.get("calibration", ())),
-            report,
-            str(payload.get("name", "model")),
-            TuningOptions.from_json(payload.get("tuning", {})),
-        )
-    )
+    artifact: Artifact = end.build(_build_job(payload))
     return {"entry": artifact.entry, "files": list(artifact.files), "notes": dict(artifact.notes)}
+
+
+def _tune(end: Any, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Check, then measure; the answer holds either `unsupported` or what was found."""
+    checked = _check(end, payload)
+    if checked["unsupported"]:
+        return checked
+    return dict(end.tune(_build_job(payload)))
 
 
 def _run_job(payload: Mapping[str, Any]) -> RunJob:
@@ -108,6 +116,7 @@ def _bench(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
 ACTIONS: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Any]]] = {
     "check": _check,
     "build": _build,
+    "tune": _tune,
     "run": _run,
     "bench": _bench,
 }

@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     import onnx
 
     from infc.targets.tvm_compiler.cpus import Cpu
+    from infc.targets.tvm_compiler.kernels import Chosen
     from infc.targets.tvm_compiler.plan import Plan
 
 
-def compile_model(path: Path, cpu: Cpu) -> Plan:
+def compile_model(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
     """The plan of the model in `path`, whose shapes are fixed.
+
+    `chosen` gives the choice that was measured for a kernel, None where the rule is to decide.
 
     Raises:
         UnplannedError: what none can be made of, by node.
@@ -24,7 +27,7 @@ def compile_model(path: Path, cpu: Cpu) -> Plan:
     from infc.targets.tvm_compiler.plan import UnplannedError
 
     try:
-        return plan_of(onnx.load(str(path)), cpu)
+        return plan_of(onnx.load(str(path)), cpu, chosen)
     except Exception as error:
         rows = [f"`{r.node}` ({r.op_type}): {r.reason}" for r in blamed(path, cpu)]
         if not rows:
@@ -32,7 +35,7 @@ def compile_model(path: Path, cpu: Cpu) -> Plan:
         raise UnplannedError("; ".join(rows)) from error
 
 
-def plan_of(model: onnx.ModelProto, cpu: Cpu) -> Plan:
+def plan_of(model: onnx.ModelProto, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
     """The plan of `model`.
 
     Raises:
@@ -46,7 +49,7 @@ def plan_of(model: onnx.ModelProto, cpu: Cpu) -> Plan:
     from infc.targets.tvm_compiler.kernels import kernels
     from infc.targets.tvm_compiler.plan import plan
 
-    module = kernels(import_model(model, cpu), cpu)
+    module = kernels(import_model(model, cpu), cpu, chosen)
     with tvm.target.Target(cpu.target()):
         planned = tvm.transform.Sequential(
             [

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc.targets.tvm_compiler.blocks import SPATIAL, columns_weigh_more, contiguous, is_reduction
 from infc.targets.tvm_compiler.blocks import rounds as rounds_of
+from infc.targets.tvm_compiler.integer_schedules import is_dot
 from infc.targets.tvm_compiler.symbolic import number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
@@ -80,7 +81,8 @@ class Extents:
 
     `rows` and `columns` are the two innermost dimensions of what it computes, `reduction` the
     rounds of the loops that it sums over, innermost last, `rounds` all of them together. `tiled`
-    says whether it is computed in tiles, and `padded` whether zeros are put around its input.
+    says whether it is computed in tiles, and `padded` whether zeros are put around its input. What
+    is `settled` has a schedule in which nothing is left to choose.
     """
 
     rows: int
@@ -89,6 +91,7 @@ class Extents:
     rounds: int
     tiled: bool
     padded: bool
+    settled: bool = False
 
 
 def main_block(sch: Any) -> Any:
@@ -110,7 +113,7 @@ def extents_of(func: Any) -> Extents:
     sch = Schedule(tvm.IRModule({"main": func}))
     block = main_block(sch)
     if block is None:
-        return Extents(1, 1, (), 0, tiled=False, padded=False)
+        return Extents(1, 1, (), 0, tiled=False, padded=False, settled=True)
     here = sch.get(block)
     sizes = [number(v.dom.extent) for v in here.iter_vars if v.iter_type == SPATIAL] or [1]
     reduction = tuple(number(v.dom.extent) for v in here.iter_vars if v.iter_type != SPATIAL)
@@ -121,6 +124,7 @@ def extents_of(func: Any) -> Extents:
         rounds_of(here),
         tiled=bool(reduction) and contiguous(sch, block) and sizes[-1] > 1,
         padded=any(sch.get(p).name_hint == "pad" for p in sch.get_producers(block)),
+        settled=is_dot(sch, block),
     )
 
 

@@ -152,27 +152,32 @@ def fuse(module: Any, cpu: Cpu) -> Fused:
         return Fused(whole(groups), groups)
 
 
-def by_rule(kernel: Kernel, cpu: Cpu) -> Any:
-    """`kernel` by the rule; as it is where that does not fit it, and then it runs on one thread."""
-    try:
-        return kernel.scheduled(cpu, rule(kernel.func, cpu))
-    except UNFIT as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        print(f"{kernel.name} is not scheduled: {reason}", file=sys.stderr)  # noqa: T201
-        return kernel.func.with_attr("tirx.is_scheduled", True)
+def scheduled(kernel: Kernel, cpu: Cpu, choice: Choice | None = None) -> Any:
+    """`kernel` as chosen, or else by rule; as it is where neither fits it.
 
-
-def kernels(module: Any, cpu: Cpu, chosen: Callable[[Kernel], Choice | None] | None = None) -> Any:
-    """Return `module` with every operator as a call of a scheduled kernel.
-
-    `chosen` gives the choice that was found for a kernel, None where the rule is to decide.
+    It then runs on one thread, and the log says so.
     """
+    for how in (choice, None):
+        try:
+            return kernel.scheduled(cpu, how if how is not None else rule(kernel.func, cpu))
+        except UNFIT as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            named = f"as chosen ({how})" if how is not None else "by rule"
+            print(f"{kernel.name} cannot be computed {named}: {reason}", file=sys.stderr)  # noqa: T201
+    return kernel.func.with_attr("tirx.is_scheduled", True)
+
+
+Chosen = Callable[[Kernel], Choice | None]
+"""The choice that was measured for a kernel; None where the rule is to decide."""
+
+
+def kernels(module: Any, cpu: Cpu, chosen: Chosen | None = None) -> Any:
+    """Return `module` with every operator as a call of a scheduled kernel."""
     import tvm
 
     fused = fuse(module, cpu)
     functions = dict(fused.module.functions.items())
     for kernel in fused.kernels():
         choice = chosen(kernel) if chosen is not None else None
-        func = by_rule(kernel, cpu) if choice is None else kernel.scheduled(cpu, choice)
-        functions[fused.module.get_global_var(kernel.name)] = func
+        functions[fused.module.get_global_var(kernel.name)] = scheduled(kernel, cpu, choice)
     return tvm.IRModule(functions, attrs=fused.module.attrs)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infc.targets.tvm_compiler.choices import Choice, Extents
-from infc.targets.tvm_compiler.tiles import tiles_by_cost
+from infc.targets.tvm_compiler.tiles import TILE_BYTES, tiles_by_cost
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -20,12 +20,30 @@ UNROLLED = (1, 2, 4, 8)
 MOST_UNROLLED = 16
 
 
+def fits(choice: Choice, extents: Extents) -> bool:
+    """Whether a kernel can be computed so, at a sensible size; a record may say anything."""
+    if extents.settled:
+        return False
+    inner = extents.reduction[-1] if extents.reduction else extents.columns
+    if not extents.tiled:
+        return choice.rows == 1 and inner % choice.columns == 0
+    return (
+        choice.rows <= extents.rows
+        and extents.columns % choice.columns == 0
+        and choice.rows * choice.columns * 4 < TILE_BYTES
+        and choice.unroll in unrollings(extents)
+        and (extents.padded or not choice.inline_pad)
+    )
+
+
 def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
     """Choices other than `best`, the best so far, without end of repetition between calls.
 
     What is given first depends on `best`: some tiles, then what else can be chosen for the best of
     them, then more tiles.
     """
+    if extents.settled:
+        return
     if not extents.tiled:
         yield from _widths(extents, cpu, best)
         return

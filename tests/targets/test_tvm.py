@@ -22,7 +22,7 @@ from infc.signature import TensorSpec
 from infc.targets import BackEndError, BuildJob, RunJob, Target, configure, look_up, tvm
 from infc.targets.tvm_compiler import cpus
 from infc.targets.tvm_compiler.cpus import CPUS, Cpu, UnknownCpuError
-from infc.targets.tvm_compiler.tiles import best_rows, tile_for
+from infc.targets.tvm_compiler.tiles import Tile, tile_for
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 THREADS = (1, 3)
@@ -358,7 +358,8 @@ def test_a_tile_divides_the_columns_and_fits_the_registers(cpu: Cpu, columns: in
         assert tile.rows * vectors <= cpu.registers
 
 
-def test_the_last_rows_are_not_wasted() -> None:
-    assert best_rows(56, 7) == 7
-    assert best_rows(17, 8) == 6  # 18 in three tiles; eight would make 24 of it
-    assert best_rows(5, 8) == 5
+def test_rows_are_not_wasted() -> None:
+    cpu = CPUS["x86-64-v4"]
+    assert tile_for(56, 64, cpu) == Tile(7, 32)
+    assert tile_for(14, 96, cpu) == Tile(7, 32)  # 5 x 48 would compute 15 rows, 2 x 48 wait
+    assert tile_for(5, 32, cpu) == Tile(5, 32)

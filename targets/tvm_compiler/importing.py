@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler.open_shapes import Settling, has_open
 from infc.targets.tvm_compiler.symbolic import is_open
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def import_model(model: onnx.ModelProto, cpu: Cpu, refused: frozenset[int] = fro
     from infc.targets.tvm_compiler.converters import own
 
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-    importer = _importer()(own(cpu), types_of(model.graph), refused, has_open(model.graph))
+    settling = Settling(model.graph) if has_open(model.graph) else None
+    importer = _importer()(own(cpu), types_of(model.graph), refused, settling)
     try:
         module = importer.from_onnx(model.graph, opset)
     except Exception as error:
@@ -71,12 +73,6 @@ def types_of(graph: onnx.GraphProto) -> dict[str, Type]:
     return found
 
 
-def has_open(graph: onnx.GraphProto) -> bool:
-    """Whether an input has a dimension that is not fixed."""
-    dims = (d for value in graph.input for d in value.type.tensor_type.shape.dim)
-    return any(not d.HasField("dim_value") for d in dims)
-
-
 def reason_of(error: BaseException) -> str:
     """The line of an error that says what is wrong, for a diagnostic."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -97,7 +93,7 @@ def _importer() -> Any:
             added: Mapping[str, Any],
             types: Mapping[str, Type],
             known: frozenset[int],
-            open_shapes: bool,
+            open_shapes: Settling | None,
         ) -> None:
             super().__init__(None, "float32", keep_params_in_input=False, sanitize=False)
             self.converters = {**onnx_frontend._get_convert_map(), **added}
@@ -121,7 +117,13 @@ def _importer() -> Any:
             if id(node) in self.known:
                 return self._stand_in(node)
             try:
-                found = self._converted(op_name, inputs, attrs, opset)
+                found = None
+                if self.open is not None:
+                    found = self.open.counted(self.bb, node, inputs, self._nodes)
+                if found is None:
+                    found = self._converted(op_name, inputs, attrs, opset)
+                if self.open is not None:
+                    found = self.open.settled(self.bb, node.output[0], found, self._nodes)
                 reason = self._misfit(node, found)
             except Exception as error:
                 found, reason = None, reason_of(error)
@@ -144,9 +146,11 @@ def _importer() -> Any:
             for name, kind in zip(node.output, kinds, strict=False):
                 if not name:
                     continue
+                if self.open is not None and not isinstance(kind, relax.TensorType):
+                    continue
                 shape = getattr(kind, "shape", None)
-                dims = None if shape is None else list(getattr(shape, "values", ()))
-                if dims is None or (any(map(is_open, dims)) and not self.open):
+                dims = getattr(shape, "values", None)
+                if dims is None or (any(map(is_open, dims)) and self.open is None):
                     return f"the shape of `{name}` depends on values"
                 if any(map(is_open, dims)):
                     continue

@@ -31,6 +31,7 @@ from infc.targets import (
     Unsupported,
     Worker,
     schemes,
+    tvm_sdk,
 )
 from infc.targets.tvm_compiler import settings
 from infc.targets.tvm_compiler.settings import cpu_of
@@ -49,9 +50,12 @@ MODULES = ("tvm",)
 OPTIONS = settings.OPTIONS
 PRECISIONS = (Precision.FP32, Precision.INT8)
 SCHEME = schemes.TVM
+PEER = "onnxruntime"
 MIN_OPSET = 13
 THREADS = (1, 3)
 ENTRY = "model.so"
+VM_ENTRY = "model.vm.so"
+"""The file to open of an artifact for TVM's runtime."""
 
 
 def _no_sdk() -> dict[str, str]:
@@ -64,10 +68,13 @@ def _no_library_path() -> list[Path]:
 
 LOADER = LoaderSpec("tvm", _no_sdk, _no_library_path)
 LINKED = LoaderSpec("tvm_static", _no_sdk, _no_library_path, "tvm")
+MACHINE = LoaderSpec("tvm_vm", tvm_sdk.entries, tvm_sdk.library_path)
 
 
 def loader(entry: str) -> LoaderSpec:
-    """A static library is linked in, a shared one opened."""
+    """A static library is linked in, a shared one opened; one for TVM's runtime needs that."""
+    if entry == VM_ENTRY:
+        return MACHINE
     return LINKED if entry.endswith(".a") else LOADER
 
 
@@ -100,13 +107,15 @@ def legalize(model: ir.Model, target: Target) -> None:
     """Channels last, and what TVM's importer lacks said otherwise.
 
     Raises:
-        InfcError: E207 for an input whose shape is not fixed.
+        InfcError: E207 for an input whose shape is not fixed, where the form asks for that, and
+            for one of unknown rank.
     """
     from infc.targets.tvm_compiler.dot_products import activation_of
     from infc.targets.tvm_lowering import lower
 
     for value in model.graph.inputs:
-        _require_fixed(value)
+        if value.shape is None or settings.form_of(target, True) != settings.VM:
+            _require_fixed(value)
     lower(model, activation_of(cpu_of(target).triple))
 
 
@@ -127,7 +136,8 @@ def _require_fixed(value: ir.Value) -> None:
     raise fail(
         "E207",
         f"{', '.join(f'`{d}`' for d in open_dims)} of `{value.name}` has to be fixed",
-        help=f"for example `--input {value.name}={'x'.join(map(str, example))}`",
+        help=f"for example `--input {value.name}={'x'.join(map(str, example))}`, or keep it open "
+        "with `-X form=vm`",
     )
 
 
@@ -146,16 +156,20 @@ def build(job: BuildJob) -> Artifact:
             is no C compiler for the processor.
         BackEndError: a shape that depends on values, or the C compiler refuses.
     """
-    from infc.targets.tvm_compiler import compile_model
+    from infc.targets.tvm_compiler import compile_model, relax_of
     from infc.targets.tvm_compiler.library import CompilerError
     from infc.targets.tvm_compiler.lookup import Lookup
     from infc.targets.tvm_compiler.plan import UnplannedError
-    from infc.targets.tvm_compiler.writing import write
+    from infc.targets.tvm_compiler.writing import open_dims_of, write, write_vm
 
     cpu = cpu_of(job.target)
     lookup = Lookup(job.tuning, cpu)
+    open_dims = [f"`{d}` of `{i.name}`" for i in job.inputs for d in open_dims_of(i)]
     try:
-        made = write(compile_model(job.model, cpu, lookup), job)
+        if settings.form_of(job.target, bool(open_dims)) == settings.VM:
+            made = write_vm(relax_of(job.model, cpu, lookup), job, open_dims)
+        else:
+            made = write(compile_model(job.model, cpu, lookup), job)
     except (UnplannedError, CompilerError) as error:
         raise BackEndError(str(error)) from error
     return replace(made, notes={**made.notes, "tuning": lookup.notes()})
@@ -175,6 +189,10 @@ def open(job: RunJob) -> Runner:
     from infc.targets.tvm_compiler.emulated import Emulated, emulator_of
     from infc.targets.tvm_compiler.opened import Model
 
+    if job.entry.name == VM_ENTRY:
+        from infc.targets.tvm_compiler.vm import Model as Machine
+
+        return Machine(job.entry, job.inputs, job.outputs, job.threads).run
     if job.entry.suffix == ".a" or emulator_of(job.target):
         return Emulated(job).run
     return Model(job.entry, job.inputs, job.outputs, job.threads).run

@@ -10,7 +10,7 @@ and x * (1 / s) may differ by one step where x is half-way between two.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,13 +47,12 @@ def converters(cpu: Cpu) -> dict[str, Any]:
     class IntegerConv(onnx_frontend.OnnxOpConverter):  # type: ignore[misc]
         @classmethod
         def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            x, weights, start = inputs[0], _array(inputs[1]), _array(inputs[2])
-            return _conv(bb, x, weights, start, attr, dot, cpu)
+            return _conv(bb, inputs[0], list(inputs)[1:], attr, dot, cpu)
 
     class IntegerMatMul(onnx_frontend.OnnxOpConverter):  # type: ignore[misc]
         @classmethod
         def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
-            return _product(bb, inputs[0], _array(inputs[1]), _array(inputs[2]), dot, cpu)
+            return _product(bb, inputs[0], list(inputs)[1:], dot, cpu)
 
     class QuantizeLinear(onnx_frontend.OnnxOpConverter):  # type: ignore[misc]
         @classmethod
@@ -137,10 +136,11 @@ def dequantized(x: Any, scale: float, zero: int) -> Any:
 
 
 def _conv(
-    bb: Any, x: Any, weights: Any, start: Any, attr: Mapping[str, Any], dot: DotProduct, cpu: Cpu
+    bb: Any, x: Any, operands: Any, attr: Mapping[str, Any], dot: DotProduct, cpu: Cpu
 ) -> Any:
     from tvm import relax
 
+    weights, constants, after = _after(operands)
     window, groups = _window(attr), int(attr.get("group", 1))
     sizes = [int(n) for n in x.ty.shape.values][1:-1]
     last = window.output(sizes, weights.shape[:-2])[-1]
@@ -150,28 +150,29 @@ def _conv(
     if layout is None:
         rows = tile_for(last, weights.shape[-1], cpu).rows
         return bb.emit_te(
-            lambda a, w, s: integers.single(a, w, s, window, groups, rows, zero),
+            lambda a, w, *c: integers.single(a, w, after(c), window, groups, rows, zero),
             x,
             relax.const(weights, "int8"),
-            relax.const(start, "int32"),
+            *constants,
             primfunc_name_hint="integer_conv",
         )
     rows, _ = tile(last, layout.blocks, layout.lanes, cpu)
     name = intrinsic(dot, layout.lanes, activation)
     return bb.emit_te(
-        lambda a, w, s: integers.conv(
-            a, w, s, window, layout, weights.shape, rows, zero, dot, name
+        lambda a, w, *c: integers.conv(
+            a, w, after(c), window, layout, weights.shape, rows, zero, dot, name
         ),
         x,
         relax.const(integers.packed(weights, layout, dot), "int8"),
-        relax.const(integers.started(start, layout), "int32"),
+        *constants,
         primfunc_name_hint="integer_conv",
     )
 
 
-def _product(bb: Any, x: Any, weights: Any, start: Any, dot: DotProduct, cpu: Cpu) -> Any:
+def _product(bb: Any, x: Any, operands: Any, dot: DotProduct, cpu: Cpu) -> Any:
     from tvm import relax
 
+    weights, constants, after = _after(operands)
     dot = _holding(dot, weights)
     layout = integers.packing(weights.shape, Window((), (), (), ()), 1, dot)
     assert layout is not None
@@ -180,12 +181,29 @@ def _product(bb: Any, x: Any, weights: Any, start: Any, dot: DotProduct, cpu: Cp
     rows, _ = tile(height, layout.blocks, layout.lanes, cpu)
     name = intrinsic(dot, layout.lanes, str(x.ty.dtype.dtype))
     return bb.emit_te(
-        lambda a, w, s: integers.product(a, w, s, outputs, layout, rows, dot, name),
+        lambda a, w, *c: integers.product(a, w, after(c), outputs, layout, rows, dot, name),
         x,
         relax.const(integers.packed(weights, layout, dot), "int8"),
-        relax.const(integers.started(start, layout), "int32"),
+        *constants,
         primfunc_name_hint="integer_matmul",
     )
+
+
+def _after(operands: Any) -> tuple[Any, list[Any], Callable[[Any], integers.After]]:
+    """The weights, what is done to the sums as constants, and how those are put together again.
+
+    Zeros are not added.
+    """
+    from tvm import relax
+
+    weights, *rest = (_array(value) for value in operands if value is not None)
+    names = ("start", "scale", "bias")
+    used = {
+        name: relax.const(array, array.dtype.name)
+        for name, array in zip(names, rest, strict=False)
+        if name == "scale" or array.any()
+    }
+    return weights, [*used.values()], lambda c: integers.After(**dict(zip(used, c, strict=True)))
 
 
 def _holding(dot: DotProduct, weights: Any) -> DotProduct:

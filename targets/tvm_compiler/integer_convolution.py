@@ -85,16 +85,30 @@ def packed(weights: Array, layout: Packing, dot: DotProduct) -> Array:
     return np.ascontiguousarray(turned)
 
 
-def started(start: Array, layout: Packing) -> Array:
-    """`start`, (O,) int32, as (blocks, lanes)."""
-    width = layout.blocks * layout.lanes
-    return np.pad(start, (0, width - start.size)).reshape(layout.blocks, layout.lanes)
+@dataclass(frozen=True, slots=True)
+class After:
+    """What is done to the sums: `start` is added, (O,) int32; then scaled, + bias, (O,) float32.
+
+    What is None is left out; the result is float32 where there is a scale.
+    """
+
+    start: Any = None
+    scale: Any = None
+    bias: Any = None
+
+    def of(self, total: Any, channel: Any) -> Any:
+        """The expression for one element."""
+        if self.start is not None:
+            total = total + self.start[channel]
+        if self.scale is not None:
+            total = total.astype("float32") * self.scale[channel]
+        return total if self.bias is None else total + self.bias[channel]
 
 
 def conv(
     x: Any,
     w: Any,
-    start: Any,
+    after: After,
     window: Window,
     layout: Packing,
     kernel: Sequence[int],
@@ -146,19 +160,30 @@ def conv(
         attrs={DOT: name},
     )
 
-    def joined(*at: Any) -> Any:
-        *front, channel = at
-        block, lane = (
-            tirx.indexdiv(channel, layout.lanes),
-            tirx.indexmod(channel, layout.lanes),
-        )
-        return whole[(*front, block, lane)] + start[block, lane]
+    return _joined(whole, (int(x.shape[0]), *sizes, outputs), layout.lanes, after)
 
-    return te.compute((int(x.shape[0]), *sizes, outputs), joined, name="joined")
+
+def _joined(whole: Any, shape: Sequence[int], lanes: int, after: After) -> Any:
+    """The blocks of channels as one dimension, cropped to `shape`; what comes after the sums."""
+    from tvm import te, tirx
+
+    def element(*at: Any) -> Any:
+        *front, channel = at
+        block, lane = tirx.indexdiv(channel, lanes), tirx.indexmod(channel, lanes)
+        return after.of(whole[(*front, block, lane)], channel)
+
+    return te.compute(tuple(shape), element, name="joined")
 
 
 def product(
-    x: Any, w: Any, start: Any, outputs: int, layout: Packing, rows: int, dot: DotProduct, name: str
+    x: Any,
+    w: Any,
+    after: After,
+    outputs: int,
+    layout: Packing,
+    rows: int,
+    dot: DotProduct,
+    name: str,
 ) -> Any:
     """The tensor expression of a matrix product: `x` (rows..., K), (rows..., N) int32."""
     from tvm import te, tirx
@@ -188,20 +213,13 @@ def product(
     whole = te.compute(
         (*front, computed, layout.blocks, layout.lanes), element, name="dot", attrs={DOT: name}
     )
-
-    def joined(*at: Any) -> Any:
-        *lead, channel = at
-        block = tirx.indexdiv(channel, layout.lanes)
-        lane = tirx.indexmod(channel, layout.lanes)
-        return whole[(*lead, block, lane)] + start[block, lane]
-
-    return te.compute((*front, height, outputs), joined, name="joined")
+    return _joined(whole, (*front, height, outputs), layout.lanes, after)
 
 
-def single(x: Any, w: Any, start: Any, window: Window, groups: int, rows: int, zero: int) -> Any:
+def single(x: Any, w: Any, after: After, window: Window, groups: int, rows: int, zero: int) -> Any:
     """A convolution whose products are added up one by one: depthwise, or of odd groups.
 
-    `w`: (k..., C / groups, O) int8; `start`: (O,) int32.
+    `w`: (k..., C / groups, O) int8.
     """
     from tvm import te, tirx
 
@@ -227,7 +245,7 @@ def single(x: Any, w: Any, start: Any, window: Window, groups: int, rows: int, z
     whole = te.compute((int(x.shape[0]), *computed, outputs), element, name="conv")
 
     def joined(*at: Any) -> Any:
-        return whole[at] + start[at[-1]]
+        return after.of(whole[at], at[-1])
 
     return te.compute((int(x.shape[0]), *sizes, outputs), joined, name="joined")
 

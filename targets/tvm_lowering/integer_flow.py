@@ -20,18 +20,16 @@ import onnx_ir as ir
 from infc.passes.activations import clip_bounds
 from infc.passes.rewriting import (
     Edit,
-    attribute,
     const_array,
     const_tensor,
     dims,
     dtype_of,
-    given,
     is_op,
     kept,
     producer,
     sole_consumer,
-    split_constant,
 )
+from infc.targets.tvm_lowering.channels_last import DOMAIN
 from infc.targets.tvm_lowering.quantized_values import TYPES, Affine, affine_of, moved, real_of
 
 MOVERS = frozenset(
@@ -41,6 +39,8 @@ MOVERS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Of floats or of bytes the same: they move values, or pick the largest."""
+SCALED = 4
+"""The number of operands, at least, of IntegerConv and IntegerMatMul that give float32."""
 CUT = 1e-3
 """Steps of Q that a Clip may cut off more than Q does, and be dropped."""
 
@@ -261,43 +261,42 @@ def _drop_clips(node: ir.Node, found: Affine, edit: Edit) -> None:
 
 
 def _divide(node: ir.Node, found: Affine, edit: Edit) -> None:
-    """Put the scale of Q into the factors of the sums before it."""
-    value, chain = node.inputs[0], []
-    while value is not None and sole_consumer(value) is (chain[-1] if chain else node):
-        source = producer(value, "Relu", "Add", "Mul")
-        if source is None:
-            return
-        chain.append(source)
-        if source.op_type == "Relu":
-            value = source.inputs[0]
-            continue
-        operands = split_constant(source)
-        if operands is None or const_array(operands[1]) is None:
-            return
-        value = operands[0]
-        if source.op_type == "Mul":
-            break
-    if not chain or chain[-1].op_type != "Mul" or not _from_sums(value):
+    """Put the scale of Q into the factors of what it reads."""
+    scaled = _factors(node.inputs[0], node)
+    if not scaled or all(is_op(n, "DequantizeLinear") for n in scaled):
         return
-    for source in chain:
-        if source.op_type == "Relu":
-            continue
-        _, constant = split_constant(source) or (None, None)
-        array = const_array(constant)
-        if constant is None or array is None:
-            return
-        scaled = (array.astype(np.float64) / found.scale).astype(np.float32)
-        index = next(i for i, v in enumerate(source.inputs) if v is constant)
-        made = edit.constant(scaled, f"{constant.name}_steps", source)
-        source.replace_input_with(index, made)
-    parameters = _parameters(replace(found, scale=1.0), edit, node, node.outputs[0].name or "q")
-    for i, parameter in enumerate(parameters, 1):
-        node.replace_input_with(i, parameter) if given(node, i) else None
-    if given(node, 2) is None:
-        edit.replace(node.outputs[0], "QuantizeLinear", [node.inputs[0], *parameters])
+    for source in scaled:
+        for index in (1,) if is_op(source, "DequantizeLinear") else (3, 4):
+            value = source.inputs[index]
+            array = const_array(value)
+            if value is None or array is None:
+                return
+            steps = (array.astype(np.float64) / found.scale).astype(np.float32)
+            source.replace_input_with(index, edit.constant(steps, f"{value.name}_steps", source))
+    one = _parameters(replace(found, scale=1.0), edit, node, node.outputs[0].name or "bytes")
+    edit.replace(node.outputs[0], "QuantizeLinear", [node.inputs[0], *one])
 
 
-def _from_sums(value: ir.Value | None) -> bool:
-    """Whether `value` is int32 sums made float."""
-    cast = producer(value, "Cast")
-    return cast is not None and attribute(cast, "to") == int(ir.DataType.FLOAT)
+def _factors(value: ir.Value | None, reader: ir.Node) -> list[ir.Node] | None:
+    """The nodes whose factors `value` is proportional to; None where it is to none.
+
+    Only `reader` reads it.
+    """
+    node = value.producer() if value is not None else None
+    if value is None or node is None or sole_consumer(value) is not reader:
+        return None
+    if node.domain == DOMAIN:
+        return [node] if len(node.inputs) > SCALED else None
+    if is_op(node, "DequantizeLinear"):
+        return [node] if real_of(value) is not None else None
+    if is_op(node, "Relu", "LeakyRelu", "Transpose"):
+        return _factors(node.inputs[0], node)
+    if not is_op(node, "Add"):
+        return None
+    found: list[ir.Node] = []
+    for operand in node.inputs:
+        part = _factors(operand, node)
+        if part is None:
+            return None
+        found += part
+    return found

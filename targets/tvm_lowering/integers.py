@@ -1,14 +1,14 @@
 """Operators between Q and DQ as sums of integers, scaled once.
 
-    Conv(DQ(x), DQ(w), b)  ->  Cast(IntegerConv(x, w, -z sum w)) * (s_x s_w) + b
-    MatMul, Gemm           ->  Cast(IntegerMatMul(...)) * ... likewise
-    ConvInteger(x, w)      ->  IntegerConv(x, w, ...)
+    Conv(DQ(x), DQ(w), b)  ->  IntegerConv(x, w, -z sum w, s_x s_w, b)
+    MatMul, Gemm           ->  IntegerMatMul likewise
+    ConvInteger(x, w)      ->  IntegerConv(x, w, -z sum w)
 
 x: uint8 or int8 of scale s_x and zero point z; w: int8, s_w for each output channel. The sums start
-from the bias where that is int32 of the scale s_x s_w. The private operators: `IntegerConv`,
-channels last, and `IntegerMatMul`; both take x, w and what the sums start from, (O,) int32, and
-give int32. What is around them stays ONNX's own: TVM fuses it into their kernels, so that what is
-written to memory are bytes again.
+from the bias where that is int32 of the scale s_x s_w. The private operators, `IntegerConv`
+(channels last) and `IntegerMatMul`, take x, w and what the sums start from, (O,) int32, and give
+the sums; or, given a scale and a bias, (O,) float32, sums * scale + bias. What is around them stays
+ONNX's own: TVM fuses it into their kernels, so that what is written to memory are bytes again.
 
 Source: B. Jacob et al., arXiv:1712.05877, section 2.3; ONNX ConvInteger-10, MatMulInteger-10.
 """
@@ -16,7 +16,7 @@ Source: B. Jacob et al., arXiv:1712.05877, section 2.3; ONNX ConvInteger-10, Mat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,13 +62,15 @@ class Operands:
     """What is summed: `x`, bytes of the kernels' type with zero point `zero`; `weights`, int8.
 
     `start` is what the sums start from, (O,) int32. The weights are (O, I / group, k...) of a
-    convolution, (K, N) of a product.
+    convolution, (K, N) of a product. `scale` and `bias`, (O,) float32, make float32 of the sums.
     """
 
     x: ir.Value
     zero: int
     weights: Array
     start: Array
+    scale: Array | None = None
+    bias: Array | None = None
 
 
 def to_integers(model: ir.Model, activation: str) -> bool:
@@ -101,10 +103,7 @@ def _conv(node: ir.Node, activation: str, edit: Edit) -> bool:
     operands = _operands(x[0], x[1].zero, w.integers, 0, steps, activation, edit, node)
     if operands is None:
         return False
-    total = _conv_sums(node, operands, edit)
-    shape = (-1, *[1] * (w.integers.ndim - 2))
-    _scaled(node, total, scale, real, shape, edit)
-    return True
+    return edit.forward(node.outputs[0], _conv_sums(node, _scaled(operands, scale, real), edit))
 
 
 def _product(node: ir.Node, activation: str, edit: Edit) -> bool:
@@ -125,8 +124,7 @@ def _product(node: ir.Node, activation: str, edit: Edit) -> bool:
     operands = _operands(source, x[1].zero, columns, 1, steps, activation, edit, node)
     if operands is None:
         return False
-    _scaled(node, _product_sums(node, operands, edit), scale, real, (-1,), edit)
-    return True
+    return edit.forward(node.outputs[0], _product_sums(node, _scaled(operands, scale, real), edit))
 
 
 def _turned(x: ir.Value, edit: Edit, at: ir.Node) -> ir.Value:
@@ -255,6 +253,14 @@ def _operands(
     return Operands(bytes_, zero, weights, start.astype(np.int32))
 
 
+def _scaled(operands: Operands, scale: Array, bias: Array | None) -> Operands:
+    """`operands` with a scale, () or (O,), and a bias."""
+    size = operands.start.shape
+    spread = np.ascontiguousarray(np.broadcast_to(scale, size))
+    zeros = np.zeros(size, np.float32)
+    return replace(operands, scale=spread, bias=zeros if bias is None else bias)
+
+
 def _window(node: ir.Node, x: ir.Value, weights: Array) -> dict[str, Any] | None:
     """How the kernel moves; None where a shape is open."""
     shape = static_dims(x)
@@ -264,7 +270,7 @@ def _window(node: ir.Node, x: ir.Value, weights: Array) -> dict[str, Any] | None
 
 
 def _conv_sums(node: ir.Node, operands: Operands, edit: Edit) -> ir.Value:
-    """int32 (N, O, spatial...)."""
+    """(N, O, spatial...)."""
     shape = static_dims(node.outputs[0])
     window = _window(node, operands.x, operands.weights)
     assert window is not None
@@ -273,23 +279,21 @@ def _conv_sums(node: ir.Node, operands: Operands, edit: Edit) -> ir.Value:
     attributes = {**window, "group": attribute(node, "group", 1), "zero": operands.zero}
     x = channels_last(operands.x, edit, node)
     last = None if shape is None else [shape[0], *shape[2:], shape[1]]
-    total = _private("IntegerConv", x, turned, operands.start, attributes, last, edit, node)
+    channels_last_operands = replace(operands, x=x, weights=turned)
+    total = _private("IntegerConv", channels_last_operands, attributes, last, edit, node)
     perm = {"perm": [0, rank - 1, *range(1, rank - 1)]}
-    return edit.emit("Transpose", [total], perm, at=node, dtype=INT32, shape=shape)
+    return edit.emit("Transpose", [total], perm, at=node, dtype=total.dtype, shape=shape)
 
 
 def _product_sums(node: ir.Node, operands: Operands, edit: Edit) -> ir.Value:
-    """int32 (..., N)."""
+    """(..., N)."""
     shape = dims(node.outputs[0])
-    x, w = operands.x, operands.weights
-    return _private("IntegerMatMul", x, w, operands.start, {}, shape, edit, node)
+    return _private("IntegerMatMul", operands, {}, shape, edit, node)
 
 
 def _private(
     op_type: str,
-    x: ir.Value,
-    weights: Array,
-    start: Array,
+    operands: Operands,
     attributes: Mapping[str, Any],
     shape: Sequence[Dim] | None,
     edit: Edit,
@@ -297,15 +301,19 @@ def _private(
 ) -> ir.Value:
     name = at.outputs[0].name or "y"
     inputs = [
-        x,
-        edit.constant(np.ascontiguousarray(weights), f"{name}_weights", at),
-        edit.constant(start, f"{name}_start", at),
+        operands.x,
+        edit.constant(np.ascontiguousarray(operands.weights), f"{name}_weights", at),
+        edit.constant(operands.start, f"{name}_start", at),
     ]
+    if operands.scale is not None and operands.bias is not None:
+        inputs.append(edit.constant(operands.scale, f"{name}_scale", at))
+        inputs.append(edit.constant(operands.bias, f"{name}_bias", at))
+    kind = FLOAT if operands.scale is not None else INT32
     attrs = [
         ir.AttrInt64s(k, v) if isinstance(v, list) else ir.AttrInt64(k, v)
         for k, v in attributes.items()
     ]
-    value = ir.Value(name=edit.fresh(f"{name}_sums"), type=ir.TensorType(INT32))
+    value = ir.Value(name=edit.fresh(f"{name}_sums"), type=ir.TensorType(kind))
     if shape is not None:
         value.shape = ir.Shape(list(shape))
     title = edit.fresh_node(f"{at.name}/sums") if at.name else ""
@@ -313,27 +321,6 @@ def _private(
     assert at.graph is not None
     at.graph.insert_before(at, made)
     return value
-
-
-def _scaled(
-    node: ir.Node,
-    total: ir.Value,
-    scale: Array,
-    real: Array | None,
-    shape: Sequence[int],
-    edit: Edit,
-) -> None:
-    """Let total * scale + real be what `node` gives; (O,) vectors are spread to `shape`."""
-    y = node.outputs[0]
-    size = dims(y)
-    wide = edit.emit("Cast", [total], {"to": int(FLOAT)}, at=node, dtype=FLOAT, shape=size)
-    spread = scale.reshape(shape) if scale.ndim else scale
-    factor = edit.constant(spread, f"{y.name}_scale", node)
-    if real is None:
-        edit.replace(y, "Mul", [wide, factor])
-        return
-    scaled = edit.emit("Mul", [wide, factor], at=node, dtype=FLOAT, shape=size)
-    edit.replace(y, "Add", [scaled, edit.constant(real.reshape(shape), f"{y.name}_bias", node)])
 
 
 _LOWERED = {

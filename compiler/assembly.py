@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import (
+    beside,
     building,
     bundle,
     comparison,
@@ -29,6 +30,7 @@ from infc import (
     quantizing,
     report,
     targets,
+    tuning,
     verification,
 )
 from infc.comparison import OutputError
@@ -44,7 +46,7 @@ from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
 from infc.request import Precision, Request
 from infc.targets import Artifact, BackEnd, Target
-from infc.targets.abilities import absence_of
+from infc.targets.abilities import absence_of, is_tunable, peer_of
 from infc.targets.schemes import scheme_of
 from infc.verification import Sets
 
@@ -106,7 +108,9 @@ def compile_for(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     proof = document["verification"]
-    return TargetResult(target.name, destination, log, warnings, proof, watch.seconds)
+    return TargetResult(
+        target.name, destination, log, warnings, proof, watch.seconds, watch.measured
+    )
 
 
 def _finish_there(
@@ -191,6 +195,19 @@ def _build_bundle(
     signature = native.signature
     end.legalize(model, target)
 
+    if request.tuning.measures and is_tunable(end):
+        watch.start("tuning")
+        watch.measured["tuning"] = tuning.tune(
+            model,
+            request.model.name,
+            end,
+            target,
+            request.tuning,
+            signature,
+            scratch / "tuning",
+            request.limits,
+            watch.announce,
+        )
     watch.start("building")
     samples, remarks = own_calibration.samples_for(
         target, request.calibration, optimized.inputs, scratch / "own", request.limits
@@ -211,6 +228,7 @@ def _build_bundle(
                 samples,
                 watch.announce,
                 bundle.identifier(request.name or request.stem),
+                request.tuning,
             )
 
         artifact = direct_path.build(
@@ -221,6 +239,7 @@ def _build_bundle(
             model, source_name, end, target, folder, scratch, request.limits
         )
 
+    told = tuning.warnings(request.tuning, artifact)
     watch.start("rendering loaders")
     name = bundle.identifier(request.name or request.stem)
     opened, recipe = artifact, None
@@ -249,6 +268,11 @@ def _build_bundle(
     else:
         subject = latency.Subject(target, entry, signature)
     figures = _require_budget(request, optimized, budget, end, target, subject, scratch, watch)
+    if not absent and not request.native_io and peer_of(end):
+        watch.start("timing the artifact")
+        watch.measured["beside"] = beside.time_beside(
+            target, entry, optimized.model, signature, scratch / "beside", request.limits
+        )
 
     watch.start("writing the manifest")
     document = manifest.fields(
@@ -288,7 +312,11 @@ def _build_bundle(
         report.render({**document, "files": files}, None, pictures), encoding="utf-8"
     )
     document = bundle.write_manifest(finished, document, files)
-    return finished, document, (*kept.warnings, *lowered.warnings, *native.warnings, *remarks)
+    return (
+        finished,
+        document,
+        (*kept.warnings, *lowered.warnings, *native.warnings, *remarks, *told),
+    )
 
 
 def _absence(request: Request, end: BackEnd, target: Target, reason: str) -> str:

@@ -7,6 +7,7 @@ absence    its artifacts may not run on this machine at all, and why
 cross      its artifacts may be for another kind of machine: which, and what compiles and runs there
 tools      its artifacts are compiled by programs that may not be here
 tune       it can measure kernels to find faster ones, and uses what it found when it builds
+PEER       the back end whose time for the same model is told beside its artifact's
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
@@ -100,6 +101,11 @@ def loader_of(end: BackEnd, entry: str) -> LoaderSpec:
 def is_tunable(end: BackEnd) -> bool:
     """Whether `end` measures kernels: it has `tune(job: BuildJob)`, which runs in a worker."""
     return hasattr(end, "tune")
+
+
+def peer_of(end: BackEnd) -> str:
+    """The back end whose time is told beside that of an artifact of `end`; "" for none."""
+    return str(getattr(end, "PEER", ""))
 
 
 def release_of(end: BackEnd, entry: Path) -> str | None:

@@ -46,7 +46,7 @@ from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
 from infc.request import Precision, Request
 from infc.targets import Artifact, BackEnd, Target
-from infc.targets.abilities import absence_of, is_tunable, peer_of
+from infc.targets.abilities import absence_of, own_operators_of, is_tunable, peer_of
 from infc.targets.schemes import scheme_of
 from infc.verification import Sets
 
@@ -193,6 +193,7 @@ def _build_bundle(
     if request.native_io:
         native = native_io.apply(model, target, optimized.signature, optimized.measured)
     signature = native.signature
+    provable = model.clone() if absent and own_operators_of(end) else None
     end.legalize(model, target)
 
     if request.tuning.measures and is_tunable(end):
@@ -248,6 +249,9 @@ def _build_bundle(
     loaders.render(finished, name, target, opened, *signature, request.loaders, recipe)
 
     graph, entry = scratch / "model.onnx", folder / artifact.entry
+    if provable is not None:
+        graph = scratch / "provable.onnx"
+        building.save_model(provable, graph)
     proof: dict[str, Any] = {"verdict": "skipped"}
     if optimized.reference is not None:
         watch.start("verifying")

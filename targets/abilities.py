@@ -5,6 +5,7 @@ SEAL       its artifacts can be encrypted, and how
 release    its artifacts say which release of its SDK wrote them
 absence    its artifacts may not run on this machine at all, and why
 cross      its artifacts may be for another kind of machine: which, and what compiles and runs there
+OWN_OPERATORS  its legalised graphs have operators that are nobody else's
 tools      its artifacts are compiled by programs that may not be here
 tune       it can measure kernels to find faster ones, and uses what it found when it builds
 PEER       the back end whose time for the same model is told beside its artifact's
@@ -79,6 +80,11 @@ def cross_of(end: BackEnd, target: Target) -> Cross | None:
     """Where the artifacts of `target` run, None where that is this machine or nowhere."""
     cross: Callable[[Target], Cross | None] | None = getattr(end, "cross", None)
     return cross(target) if cross else None
+
+
+def own_operators_of(end: BackEnd) -> bool:
+    """Whether no one but the back end can run what its `legalize` leaves."""
+    return bool(getattr(end, "OWN_OPERATORS", False))
 
 
 def require_tools(end: BackEnd, target: Target) -> None:

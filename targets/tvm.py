@@ -52,6 +52,7 @@ PRECISIONS = (Precision.FP32, Precision.INT8)
 SCHEME = schemes.TVM
 PEER = "onnxruntime"
 MIN_OPSET = 13
+OWN_OPERATORS = True
 THREADS = (1, 3)
 ENTRY = "model.so"
 VM_ENTRY = "model.vm.so"

@@ -111,7 +111,7 @@ def _symbol(symbol: str, base: str) -> str:
     """The name of `symbol` in the library: `infc_model_run` is `infc_NAME_run`."""
     if symbol.startswith(f"{_PREFIX}_"):
         return base + symbol.removeprefix(_PREFIX)
-    return f"{base}_{symbol.lstrip('_')}"
+    return f"{base}_{symbol}"
 
 
 def _header(plan: Plan, name: str, sizes: Sizes, footprint: Footprint) -> str:

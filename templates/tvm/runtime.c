@@ -319,6 +319,21 @@ static int give_scratch(int device, int id, void* taken) {
 }
 #endif
 
+#if defined(__arm__)
+/* What LLVM calls where an Arm processor cannot divide; the ABI has other names for it. */
+#define DIVISION(name, type, operator)             \
+  __attribute__((weak)) type name(type a, type b); \
+  __attribute__((weak)) type name(type a, type b) { return a operator b; }
+DIVISION(__divsi3, int32_t, /)
+DIVISION(__udivsi3, uint32_t, /)
+DIVISION(__modsi3, int32_t, %)
+DIVISION(__umodsi3, uint32_t, %)
+DIVISION(__divdi3, int64_t, /)
+DIVISION(__udivdi3, uint64_t, /)
+DIVISION(__moddi3, int64_t, %)
+DIVISION(__umoddi3, uint64_t, %)
+#endif
+
 /* Weak symbols of the kernels, through which they call. */
 int (*__TVMBackendParallelLaunch)(Task, void*, int) = TVMBackendParallelLaunch;
 #if INFC_SCRATCH_BYTES > 0

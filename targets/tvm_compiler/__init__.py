@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
@@ -23,11 +25,35 @@ def compile_model(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
     """
     import onnx
 
+    with _blaming(path, cpu):
+        return plan_of(onnx.load(str(path)), cpu, chosen)
+
+
+def relax_of(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Any:
+    """The Relax module of the model in `path`, every operator a call of a scheduled kernel.
+
+    `chosen` is as for `compile_model`; dimensions may be open.
+
+    Raises:
+        UnplannedError: what none can be made of, by node.
+    """
+    import onnx
+
+    from infc.targets.tvm_compiler.importing import import_model
+    from infc.targets.tvm_compiler.kernels import kernels
+
+    with _blaming(path, cpu):
+        return kernels(import_model(onnx.load(str(path)), cpu), cpu, chosen)
+
+
+@contextlib.contextmanager
+def _blaming(path: Path, cpu: Cpu) -> Iterator[None]:
+    """Say which nodes of the model in `path` are to blame for what goes wrong."""
     from infc.targets.tvm_compiler.checking import blamed
     from infc.targets.tvm_compiler.plan import UnplannedError
 
     try:
-        return plan_of(onnx.load(str(path)), cpu, chosen)
+        yield
     except Exception as error:
         rows = [f"`{r.node}` ({r.op_type}): {r.reason}" for r in blamed(path, cpu)]
         if not rows:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 OPTIONS = {
     "cpu": f"the processor: {HOST}, {', '.join(CPUS)} ({HOST})",
     "cores": "how many cores the kernels are shared among (those of the processor)",
-    "form": "library: a shared one; static: one to be linked (library; static without an OS)",
+    "form": "library: a shared one; static: one to be linked; vm: one for TVM's runtime, where "
+    "dimensions may stay open (library; static without an OS; vm where a dimension is open)",
     "threads": "0: a build without threads that allocates nothing (any)",
     "memory": "the most that a model may take when it is made: bytes, 64k or 2M (any)",
     "compiler": "a C compiler for the processor: zig, or a command (the first that is found)",
 }
 MAX_CORES = 256
-LIBRARY, STATIC = "library", "static"
+LIBRARY, STATIC, VM = "library", "static", "vm"
 _UNITS = {"": 1, "k": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -44,6 +45,7 @@ def require(target: Target) -> None:
     choice(target, "threads", ["0", "any"], "any")
     memory_of(target)
     form = target.options.get("form", "")
+    choice(target, "form", (LIBRARY, STATIC, VM), form or LIBRARY)
     if name != HOST and CPUS[name].bare and form not in ("", STATIC):
         raise fail(
             "E205",
@@ -65,6 +67,17 @@ def cpu_of(target: Target) -> Cpu:
         raise BackEndError(str(error)) from error
     cores = target.options.get("cores")
     return replace(found, cores=int(cores)) if cores else found
+
+
+def form_of(target: Target, has_open_dims: bool) -> str:
+    """The form of the artifact of a model that has dimensions which are not fixed, or none.
+
+    That for TVM's runtime is chosen by itself only where that runtime is: on this kind of machine.
+    """
+    if is_static(target):
+        return STATIC
+    own = VM if has_open_dims and not cross_of(target) else LIBRARY
+    return target.options.get("form", own)
 
 
 def is_static(target: Target) -> bool:
@@ -138,6 +151,9 @@ def absence(target: Target) -> str:
     if cross.is_native(cpu.triple):
         missing = cpu.missing_here()
         return f"this machine's processor lacks {', '.join(missing)}" if missing else ""
+    if target.options.get("form") == VM:
+        gnu = cross.gnu_triple(cpu.triple)
+        return f"it runs on TVM's runtime for {gnu}: `infc verify --remote` runs it on a device"
     if cross.find_emulator(cpu.triple):
         return ""
     gnu = cross.gnu_triple(cpu.triple)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.library import compiler_for, rendered, run_compiler
+from infc.targets.tvm_compiler.library import rendered, run_compiler
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -27,8 +28,12 @@ class Machine:
     library: int
 
 
-def write_machine(module: Any, cpu: Cpu, output: Path, scratch: Path) -> Machine:
+def write_machine(
+    module: Any, cpu: Cpu, output: Path, scratch: Path, compiler: Sequence[str]
+) -> Machine:
     """Write the shared library `output` of `module`, a Relax module of scheduled kernels.
+
+    `compiler` is the command of a C compiler for the processor.
 
     Raises:
         CompilerError: the C compiler is missing or refuses.
@@ -52,7 +57,7 @@ def write_machine(module: Any, cpu: Cpu, output: Path, scratch: Path) -> Machine
     )
     executable.export_library(
         str(output),
-        fcompile=_linker(cpu, scratch),
+        fcompile=_linker(compiler, scratch),
         addons=[str(facts)],
         workspace_dir=str(scratch),
     )
@@ -61,10 +66,14 @@ def write_machine(module: Any, cpu: Cpu, output: Path, scratch: Path) -> Machine
 
 
 def ffi_version() -> str:
-    """Of the tvm_ffi that is installed: `0.1.14`, without what its packaging adds."""
-    from importlib.metadata import version
+    """What the tvm_ffi that is installed calls itself: its wheel may be called otherwise."""
+    import ctypes
 
-    return ".".join(version("apache-tvm-ffi").split(".")[:3])
+    from tvm_ffi import libinfo
+
+    numbers = (ctypes.c_uint32 * 3)()
+    ctypes.CDLL(libinfo.find_libtvm_ffi()).TVMFFIGetVersion(numbers)
+    return ".".join(map(str, numbers))
 
 
 def _lowering() -> Any:
@@ -89,11 +98,11 @@ def _lowering() -> Any:
     )
 
 
-def _linker(cpu: Cpu, scratch: Path) -> Callable[..., None]:
+def _linker(compiler: Sequence[str], scratch: Path) -> Callable[..., None]:
     """What TVM calls with the object files; the same ones give the same bytes."""
 
     def link(output: str, files: Sequence[str], **_: Any) -> None:
-        compiler, made = compiler_for(cpu), scratch / "made.so"
+        made = scratch / "made.so"
         # The library names what it needs itself: a program may have loaded it for itself alone.
         stub, empty = scratch / "libtvm_ffi.so", scratch / "empty.c"
         empty.write_text("", encoding="utf-8")

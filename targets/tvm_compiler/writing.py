@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from infc.targets import Artifact, cross
@@ -15,6 +16,7 @@ from infc.targets.tvm_compiler.settings import (
 from infc.targets.tvm_compiler.static import write_static
 
 if TYPE_CHECKING:
+    from infc.signature import TensorSpec
     from infc.targets import BuildJob
     from infc.targets.tvm_compiler.plan import Plan
 
@@ -53,3 +55,36 @@ def write(plan: Plan, job: BuildJob) -> Artifact:
         "ram_bytes": made.ram_bytes,
     }
     return Artifact(made.archive, made.files, notes)
+
+
+def open_dims_of(spec: TensorSpec) -> list[str]:
+    """The names of the dimensions of a tensor that are not fixed; `?` for one without."""
+    return [str(d or "?") for d in spec.shape or () if not isinstance(d, int)]
+
+
+def write_vm(module: Any, job: BuildJob, open_dims: Sequence[str]) -> Artifact:
+    """Write `module`, a Relax module of kernels, as a library for TVM's runtime.
+
+    `open_dims` are the dimensions that are not fixed, for the manifest to say why.
+
+    Raises:
+        InfcError: E501, there is no C compiler for the processor.
+        CompilerError: the C compiler refuses.
+    """
+    from infc.targets.tvm import VM_ENTRY
+    from infc.targets.tvm_compiler.vm import ffi_version, write_machine
+
+    cpu = cpu_of(job.target)
+    compiler = cross.find_compiler(cpu.triple, job.target.options.get("compiler", ""), cpu.flags)
+    scratch = job.output.parent / "tvm-objects"
+    made = write_machine(module, cpu, job.output / VM_ENTRY, scratch, compiler.c)
+    reason = "`-X form=vm`" if "form" in job.target.options else f"open: {', '.join(open_dims)}"
+    notes: dict[str, Any] = {
+        "cpu": {"triple": cpu.triple, "mcpu": cpu.mcpu, "features": list(cpu.features)},
+        "compiler": compiler.version,
+        "kernels": made.kernels,
+        "form": "vm",
+        "form_reason": reason,
+        "tvm_ffi": ffi_version(),
+    }
+    return Artifact(VM_ENTRY, (VM_ENTRY,), notes)

@@ -60,6 +60,8 @@ from infc.options import (
     through_option,
     toolchain_option,
     toolchains_of,
+    tuning_of,
+    tuning_options,
     verify_of,
     verify_options,
 )
@@ -74,6 +76,7 @@ from infc.request import (
     parse_options,
 )
 from infc.toolchain_verbs import toolchain
+from infc.tune_verbs import tune
 
 if TYPE_CHECKING:
     from infc.output import Output
@@ -164,6 +167,7 @@ def verb(function: Callable[..., Output]) -> click.Command:
 @calibration_options
 @budget_options
 @latency_option
+@tuning_options
 @verify_options
 @deferred_option
 @remote_option
@@ -208,6 +212,7 @@ def compile(
         deferred=rest["deferred"],
         remote=rest["remote"],
         stand_in=rest["stand_in"],
+        tuning=tuning_of(rest),
     )
     with progress_of(rest) as progress:
         from infc import bundle, driver, results
@@ -597,6 +602,7 @@ def doctor(names: tuple[str, ...]) -> Output:
     return listings.examined(examination.examine(names))
 
 
+cli.add_command(tune)
 cli.add_command(package)
 cli.add_command(toolchain)
 

@@ -24,6 +24,7 @@ from infc import (
     mixed_precision,
     quantizing,
     targets,
+    tuning,
     verification,
 )
 from infc.budget import BudgetOptions
@@ -78,6 +79,7 @@ def compile(request: Request, progress: Progress = silent) -> CompileResult:
     mixed_precision.require_applicable(request.budget, chosen)
     building.require_any_toolchain(chosen)
     deferral.require_wanted(request, chosen)
+    tuning.require_tunable(request.tuning, chosen)
     with bundle.staging(request.output) as stage:
         for target in chosen:
             bundle.require_replaceable(assembly.bundle_folder(request, target))

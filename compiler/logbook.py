@@ -29,6 +29,7 @@ def keep(
     }
     if watch.latency:
         timings["latency"] = watch.latency
+    timings |= watch.measured
     folder = scratch / "log-folder"
     folder.mkdir(parents=True)
     if (scratch / "log").exists():
@@ -46,6 +47,8 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self.latency: dict[str, Any] = {}
         """Of the artifacts, where they were timed."""
+        self.measured: dict[str, Any] = {}
+        """As in a `TargetResult`."""
         self.announce = announce
         self._running: tuple[str, float] | None = None
 

@@ -32,6 +32,7 @@ from infc.request import (
     parse_bytes,
     parse_toolchains,
 )
+from infc.tuning_options import TuningOptions, parse_tuning
 
 if TYPE_CHECKING:
     from infc.progress import ProgressLine
@@ -335,6 +336,21 @@ deferred_option = click.option(
     default=True,
     help="Leave an engine that cannot be built here to the device.  [default: deferred]",
 )
+tuning_options = _together(
+    click.option(
+        "--tune",
+        metavar="trials=N|minutes=M|off",
+        help="Measure kernels for so long first; `off` uses no record of earlier measurements.",
+    ),
+    click.option(
+        "--tuning-database",
+        "databases",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Use these records too, before those of INFC_HOME; repeat for several.",
+    ),
+)
 progress_options = _together(
     click.option("--quiet", "-q", is_flag=True, help="No progress, and only paths as the result."),
     click.option("--verbose", "-v", is_flag=True, help="A line for every step, with its time."),
@@ -463,6 +479,15 @@ def budget_of(rest: Mapping[str, Any]) -> BudgetOptions | None:
         time_ms,
     )
     return None if budget == BudgetOptions() else budget
+
+
+def tuning_of(rest: Mapping[str, Any]) -> TuningOptions:
+    """The values of `tuning_options`.
+
+    Raises:
+        InfcError: E110.
+    """
+    return parse_tuning(rest["tune"], tuple(rest["databases"]))
 
 
 def limits_of(rest: Mapping[str, Any]) -> WorkerLimits:

@@ -29,6 +29,8 @@ class TargetResult:
     diagnostics: tuple[Diagnostic, ...]
     verification: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What was timed: `tuning`, and `beside`, the artifact and another back end's in turns."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -110,6 +112,15 @@ class QuantizeResult:
     verification: dict[str, Any]
     notes: tuple[Diagnostic, ...]
     pruning: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """What measuring for a target found, and the file of all its records."""
+
+    target: str
+    database: Path
+    found: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from infc.formatting import (
     format_bytes,
     format_error,
     format_requirements,
+    format_seconds,
     format_shape,
     format_sqnr,
     listed,
@@ -57,6 +58,7 @@ def compiled(
             "log": None if row.log is None else str(row.log),
             "verification": row.verification,
             "seconds": {k: round(v, 6) for k, v in row.seconds.items()},
+            "measured": row.measured,
             "diagnostics": [d.to_json() for d in row.diagnostics],
         }
         for row in result.results
@@ -104,6 +106,10 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
     if "pruning" in manifest:
         lines.insert(2, ("pruned", _pruned(manifest["pruning"])))
     notes = manifest["artifact"]["notes"]
+    if notes.get("tuning", {}).get("records") or "tuning" in row.measured:
+        lines.append(("tuned", _tuned(notes["tuning"], row.measured.get("tuning"))))
+    if row.measured.get("beside"):
+        lines.append(("latency", _beside(row.measured["beside"])))
     stand_in = _stand_in(target["device"], notes.get("verified_on", target["device"]))
     if passed and stand_in:
         lines.append(("", stand_in))
@@ -140,6 +146,27 @@ def _failed_block(row: TargetResult) -> str:
     codes = ", ".join(dict.fromkeys(d.code for d in row.diagnostics))
     text = f"{click.style(row.target, bold=True, fg='red')}  failed ({codes})"
     return text if row.log is None else f"{text}\n{labelled([('log', str(row.log))])}"
+
+
+def _tuned(used: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+    """How many kernels have a record, and what measuring was good for."""
+    text = f"{used['records']} of {count(used['kernels'], 'kernel')} by record"
+    if not found:
+        return text
+    return f"{text}\n{tuned_text(found)}"
+
+
+def tuned_text(found: Mapping[str, Any]) -> str:
+    """What a tuning measured: `150 trials in 49.0 s: 3.03 ms by rule, 2.95 ms by record`."""
+    took = format_seconds(found["seconds"])
+    times = [format_seconds(found[name] / 1e3) for name in ("rule_ms", "best_ms")]
+    return f"{count(found['trials'], 'trial')} in {took}: {times[0]} by rule, {times[1]} by record"
+
+
+def _beside(figures: Mapping[str, Any]) -> str:
+    """The time of a run, and how that is to the peer's."""
+    mine, others = (format_seconds(figures[k] / 1e3) for k in ("artifact_ms", "peer_ms"))
+    return f"{mine}, {figures['ratio']:.2f}x {figures['peer']}'s {others}, on 1 thread"
 
 
 def _stand_in(device: str, ran_on: str) -> str:

@@ -19,7 +19,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,10 +228,16 @@ def merged(database: Database, added: Mapping[str, Record]) -> Database:
     return replace(database, records=records)
 
 
-def pruned(database: Database) -> Database:
+def without_trials(database: Database) -> Database:
     """Without what a build does not need: the choices that were tried."""
     rows = {key: replace(record, tried=()) for key, record in database.records.items()}
     return replace(database, records=rows)
+
+
+def pruned(database: Database, gain: float) -> Database:
+    """What takes at most `1 - gain` of the rule's time, without the choices that were tried."""
+    rows = {k: r for k, r in database.records.items() if r.ratio <= 1 - gain}
+    return without_trials(replace(database, records=rows))
 
 
 def write(database: Database, path: Path) -> None:
@@ -256,8 +262,6 @@ def write(database: Database, path: Path) -> None:
 def update(path: Path, wanted: Database, added: Mapping[str, Record]) -> Database:
     """Add records to the file `path`, which is made where it is missing; what it holds then.
 
-    Others who write it at the same time wait for each other.
-
     Raises:
         InfcError: E209 where the file is something else, or not for the processor of `wanted`.
     """
@@ -272,9 +276,24 @@ def update(path: Path, wanted: Database, added: Mapping[str, Record]) -> Databas
     return now
 
 
+def rewrite(path: Path, change: Callable[[Database], Database]) -> Database:
+    """Replace the database in the file `path` by what `change` makes of it.
+
+    Raises:
+        InfcError: E209.
+    """
+    with _turn(path):
+        now = change(read(path))
+        write(now, path)
+    return now
+
+
 @contextlib.contextmanager
 def _turn(path: Path) -> Iterator[None]:
-    """Hold the lock beside `path`; the file itself is replaced, so that it cannot be the lock."""
+    """Wait for others who write `path`, and keep them waiting.
+
+    The file itself is replaced, so that the lock is another beside it.
+    """
     with path.with_name(f".{path.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler import serial_converters, tensor_converters
 from infc.targets.tvm_compiler.convolution import Window, attributes, conv
+from infc.targets.tvm_compiler.symbolic import is_open
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -59,13 +61,38 @@ def own(cpu: Cpu) -> dict[str, Any]:
         def _impl_v7(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
             a = _turned(inputs[0], attr.get("transA", 0))
             b = _turned(inputs[1], attr.get("transB", 0))
-            y = _times(relax.op.matmul(a, b), attr.get("alpha", 1.0))
+            product = bb.normalize(relax.op.matmul(a, b))
+            y = _times(product, attr.get("alpha", 1.0))
             if inputs[2] is None:
                 return y
             return relax.op.add(y, _times(inputs[2], attr.get("beta", 1.0)))
 
     own = (ChannelsLastConv, ChannelsLastMaxPool, ChannelsLastAveragePool, Clip, Gemm)
-    return {c.__name__: c for c in own} | converters(cpu)
+    table = {**tensor_converters.CONVERTERS, **serial_converters.CONVERTERS}
+    fixed = {name: _fixed(OnnxOpConverter, name, function) for name, function in table.items()}
+    return {c.__name__: c for c in own} | fixed | converters(cpu)
+
+
+LATEST_OPSET = 25
+
+
+def _fixed(base: Any, name: str, function: Any) -> Any:
+    """A converter for operands of fixed shapes, as TVM's importer wants it; TVM's own for others."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    theirs = onnx_frontend._get_convert_map().get(name)
+
+    def converter(cls: Any, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+        if theirs is None or all(x is None or _is_fixed(x) for x in inputs):
+            return function(bb, inputs, attr)
+        return theirs.get_converter(LATEST_OPSET)(bb, inputs, attr, params)
+
+    return type(name, (base,), {"_impl_v1": classmethod(converter)})
+
+
+def _is_fixed(value: Any) -> bool:
+    dims = getattr(getattr(value.ty, "shape", None), "values", None)
+    return dims is not None and not any(map(is_open, dims))
 
 
 def constant_of(value: Any) -> Any:

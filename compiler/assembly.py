@@ -46,7 +46,7 @@ from infc.quantizing import Calibrated, Quantized
 from infc.reference import Reference, describe
 from infc.request import Precision, Request
 from infc.targets import Artifact, BackEnd, Target
-from infc.targets.abilities import absence_of, own_operators_of, is_tunable, peer_of
+from infc.targets.abilities import absence_of, is_tunable, own_operators_of, peer_of
 from infc.targets.schemes import scheme_of
 from infc.verification import Sets
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infc.targets import cross
+from infc.targets.tvm_compiler.objects import ElfObject
 from infc.targets.tvm_compiler.plan import ALIGNMENT, Plan, aligned
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ _PLACES = {
 _CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6}
 """DLPack's type codes."""
 HEADER = "infc_model.h"
-FLAGS = ("-std=c99", "-O2", "-fPIC", "-fvisibility=hidden", "-Wall")
+FLAGS = ("-std=c99", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-Wall")
+
+
+_WORKSPACE = "__TVMBackendAllocWorkspace"
+_DIVISIONS = {
+    f"__{kind}{width}" for kind in ("div", "udiv", "mod", "umod") for width in ("si3", "di3")
+}
 
 
 class CompilerError(Exception):
@@ -87,7 +94,7 @@ def write_library(
         [
             *command,
             *FLAGS,
-            *(() if threads else ("-DINFC_NO_THREADS",)),
+            *definitions(objects, threads=threads),
             *options,
             f"-Wl,--version-script={script}",
             *map(str, objects),
@@ -127,6 +134,21 @@ def write_sources(
         shutil.copyfile(template_folder() / file, scratch / file)
     made = [scratch / "model.c", scratch / "runtime.c", scratch / "weights.S"]
     return [*made, scratch / "kernels.o"] if functions else made
+
+
+def definitions(sources: Sequence[Path], *, threads: bool) -> list[str]:
+    """What runtime.c is told: whether it has threads, and what the kernels call."""
+    found = [] if threads else ["-DINFC_NO_THREADS"]
+    wanted: set[str] = set()
+    for source in sources:
+        if source.suffix == ".o":
+            kernels = ElfObject(source.read_bytes())
+            wanted |= {*kernels.undefined(), *kernels.defined()}
+    if not wanted.isdisjoint(_DIVISIONS):
+        found.append("-DINFC_DIVISION")
+    if _WORKSPACE not in wanted:
+        found.append("-DINFC_SCRATCH_BYTES=0")
+    return found
 
 
 def place_bytes(plan: Plan, cpu: Cpu, *, threads: bool) -> int:

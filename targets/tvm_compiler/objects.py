@@ -122,10 +122,6 @@ class ElfObject:
         """The symbols that it wants of others."""
         return [name for _, name, bind, index in self._symbols() if bind != _LOCAL and not index]
 
-    def mentions(self, symbol: str) -> bool:
-        """Whether it defines or wants `symbol`."""
-        return any(name == symbol for _, name, _, _ in self._symbols())
-
     def renamed(self, rename: Callable[[str], str]) -> bytes:
         """The object with `rename` applied to every global symbol that it defines.
 

@@ -19,6 +19,7 @@ from infc.targets.tvm_compiler.library import (
     HEADER,
     CompilerError,
     Sizes,
+    definitions,
     place_bytes,
     run_compiler,
     template_folder,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from infc.targets.tvm_compiler.plan import Plan
 
 _PREFIX = "infc_model"
-_WORKSPACE = "__TVMBackendAllocWorkspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,11 @@ def write_static(
 
 def _options(cpu: Cpu, sources: Sequence[Path], *, threads: bool) -> list[str]:
     """What the C sources are compiled with beside what all are."""
-    found = ["-ffunction-sections", "-fdata-sections"]
+    found = ["-ffunction-sections", "-fdata-sections", *definitions(sources, threads=threads)]
     if not threads:
-        found += ["-DINFC_NO_THREADS", "-DINFC_NO_MALLOC"]
+        found.append("-DINFC_NO_MALLOC")
     if cpu.bare:
-        found += ["-ffreestanding", "-DINFC_FREESTANDING"]
-    kernels = [s for s in sources if s.suffix == ".o"]
-    if not any(ElfObject(k.read_bytes()).mentions(_WORKSPACE) for k in kernels):
-        found.append("-DINFC_SCRATCH_BYTES=0")
+        found += ["-ffreestanding", "-fno-pic", "-DINFC_FREESTANDING"]
     return found
 
 

@@ -319,7 +319,7 @@ static int give_scratch(int device, int id, void* taken) {
 }
 #endif
 
-#if defined(__arm__)
+#ifdef INFC_DIVISION
 /* What LLVM calls where an Arm processor cannot divide; the ABI has other names for it. */
 #define DIVISION(name, type, operator)             \
   __attribute__((weak)) type name(type a, type b); \
@@ -332,6 +332,14 @@ DIVISION(__divdi3, int64_t, /)
 DIVISION(__udivdi3, uint64_t, /)
 DIVISION(__moddi3, int64_t, %)
 DIVISION(__umoddi3, uint64_t, %)
+#endif
+
+#ifdef INFC_FREESTANDING
+/* Tables for exceptions, which the kernels never throw, name these. */
+__attribute__((weak)) void __aeabi_unwind_cpp_pr0(void);
+__attribute__((weak)) void __aeabi_unwind_cpp_pr0(void) {}
+__attribute__((weak)) void __aeabi_unwind_cpp_pr1(void);
+__attribute__((weak)) void __aeabi_unwind_cpp_pr1(void) {}
 #endif
 
 /* Weak symbols of the kernels, through which they call. */

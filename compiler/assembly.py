@@ -246,7 +246,8 @@ def _build_bundle(
     opened, recipe = artifact, None
     if reason is not None:
         opened, recipe = deferral.for_loader(target, signature, folder)
-    loaders.render(finished, name, target, opened, *signature, request.loaders, recipe)
+    languages = loaders.possible(target, request.loaders)
+    loaders.render(finished, name, target, opened, *signature, languages, recipe)
 
     graph, entry = scratch / "model.onnx", folder / artifact.entry
     if provable is not None:
@@ -286,7 +287,7 @@ def _build_bundle(
         target,
         artifact,
         signature,
-        request.loaders,
+        languages,
         optimized.records,
         optimized.operators,
         proof,

@@ -74,10 +74,12 @@ class Cross:
     foreign: bool
     compiler: Callable[[], Sequence[str]]
     emulator: Callable[[], Sequence[str]]
+    hosted: bool = True
+    """Whether it has an operating system: a loader needs files and memory."""
 
 
 def cross_of(end: BackEnd, target: Target) -> Cross | None:
-    """Where the artifacts of `target` run, None where that is this machine or nowhere."""
+    """Where the artifacts of `target` run, None where that is a machine like this one."""
     cross: Callable[[Target], Cross | None] | None = getattr(end, "cross", None)
     return cross(target) if cross else None
 

@@ -23,6 +23,11 @@ from infc.places import cache_folder
 ZIG = "zig"
 _NATIVE = ("cc", "gcc", "clang")
 _CXX = {"gcc": "g++", "cc": "c++", "clang": "clang++"}
+_ZIG_FPUS = {
+    "fpv4-sp-d16": "+vfp4d16sp",
+    "fpv5-d16": "+fp_armv8d16",
+    "fpv5-sp-d16": "+fp_armv8d16sp",
+}
 _TIMEOUT_S = 60.0
 
 
@@ -183,12 +188,19 @@ def _zig(gnu: str, flags: tuple[str, ...]) -> Compiler | None:
     if known is None or program is None:
         return None
     target, *more = known.zig
-    # Zig has its own spelling of processors, and derives the FPU from it.
-    own = [f.replace("-mcpu=cortex-", "-mcpu=cortex_") for f in flags if f.startswith("-mcpu=")]
-    options = ("-target", target, *more, *own)
+    options = ("-target", target, *more, *_of_zig(flags))
     place = os.environ.get("ZIG_GLOBAL_CACHE_DIR") or str(cache_folder() / ZIG)
     start = ("env", f"ZIG_GLOBAL_CACHE_DIR={place}", f"ZIG_LOCAL_CACHE_DIR={place}", program)
     return Compiler(gnu, (*start, "cc", *options), (*start, "c++", *options))
+
+
+def _of_zig(flags: tuple[str, ...]) -> list[str]:
+    """GCC's `-mcpu=cortex-m4 -mfpu=fpv4-sp-d16` in zig's words: `-mcpu=cortex_m4+vfp4d16sp`."""
+    given = dict(flag.split("=", 1) for flag in flags if "=" in flag)
+    if "-mcpu" not in given:
+        return []
+    unit = _ZIG_FPUS.get(given.get("-mfpu", ""), "")
+    return [f"-mcpu={given['-mcpu'].replace('-', '_')}{unit}"]
 
 
 @cache

@@ -186,10 +186,17 @@ def tune(job: BuildJob) -> dict[str, Any]:
 
 
 def open(job: RunJob) -> Runner:
-    """Load the library, or start a program that has it, where this process cannot."""
+    """Load the library, or start a program that has it, where this process cannot.
+
+    Raises:
+        BackEndError: nothing on this machine runs it.
+    """
     from infc.targets.tvm_compiler.emulated import Emulated, emulator_of
     from infc.targets.tvm_compiler.opened import Model
 
+    absent = settings.absence(job.target)
+    if absent:
+        raise BackEndError(f"the artifact cannot run here: {absent}")
     if job.entry.name == VM_ENTRY:
         from infc.targets.tvm_compiler.vm import Model as Machine
 

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from infc.verification import Timing
 
 
+def possible(target: Target, languages: Sequence[str]) -> tuple[str, ...]:
+    """Those of `languages` that a loader for `target` can be in: none without a system."""
+    cross = cross_of(back_end(target.back_end), target)
+    return tuple(languages) if cross is None or cross.hosted else ()
+
+
 def render(
     folder: Path,
     name: str,

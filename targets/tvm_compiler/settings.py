@@ -161,11 +161,11 @@ def absence(target: Target) -> str:
 
 
 def cross_of(target: Target) -> Cross | None:
-    """Where the artifacts of `target` run, None where that is this machine or a bare one."""
+    """Where the artifacts of `target` run, None where that is this machine."""
     from infc.targets.abilities import Cross
 
     name = target.options.get("cpu", HOST)
-    if name == HOST or CPUS[name].bare:
+    if name == HOST:
         return None
     cpu = CPUS[name]
 
@@ -180,7 +180,7 @@ def cross_of(target: Target) -> Cross | None:
 
     triple = cross.gnu_triple(cpu.triple)
     foreign = not cross.is_native(cpu.triple)
-    return Cross(triple, cpu.machine, foreign, compiler, emulator)
+    return Cross(triple, cpu.machine, foreign, compiler, emulator, hosted=not cpu.bare)
 
 
 def _is_bare(target: Target) -> bool:

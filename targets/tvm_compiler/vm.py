@@ -94,8 +94,26 @@ def _lowering() -> Any:
             transform.ComputePrimValue(),
             transform.VMShapeLower(),
             transform.AttachGlobalSymbol(),
+            tvm.transform.module_pass(_in_order, opt_level=0, name="InOrder"),
         ]
     )
+
+
+def _in_order(module: Any, _: Any) -> Any:
+    """`module` with the sizes of tensors computed in the order of where they go.
+
+    TVM orders them by the addresses of their expressions, and the library would be another one
+    each time. None of them depends on another: all are made of the inputs' dimensions.
+    """
+    from tvm import tirx
+
+    for name, func in module.functions.items():
+        if not isinstance(func, tirx.PrimFunc) or "tirx.is_host_func" not in (func.attrs or {}):
+            continue
+        if isinstance(func.body, tirx.SeqStmt):
+            stores = sorted(func.body.seq, key=lambda store: int(store.indices[0]))
+            module.update_func(name, func.with_body(tirx.SeqStmt(stores)))
+    return module
 
 
 def _linker(compiler: Sequence[str], scratch: Path) -> Callable[..., None]:

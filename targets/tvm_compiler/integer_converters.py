@@ -156,7 +156,8 @@ def _conv(
             *constants,
             primfunc_name_hint="integer_conv",
         )
-    rows, _ = tile(last, layout.blocks, layout.lanes, cpu)
+    alone = not layout.flat and not any((*window.before, *window.after))
+    rows, _ = tile(last, layout.blocks, layout.lanes, cpu, exact=alone)
     name = intrinsic(dot, layout.lanes, activation)
     return bb.emit_te(
         lambda a, w, *c: integers.conv(
@@ -178,7 +179,7 @@ def _product(bb: Any, x: Any, operands: Any, dot: DotProduct, cpu: Cpu) -> Any:
     assert layout is not None
     outputs = weights.shape[-1]
     height = int(x.ty.shape.values[-2])
-    rows, _ = tile(height, layout.blocks, layout.lanes, cpu)
+    rows, _ = tile(height, layout.blocks, layout.lanes, cpu, exact=not layout.flat)
     name = intrinsic(dot, layout.lanes, str(x.ty.dtype.dtype))
     return bb.emit_te(
         lambda a, w, *c: integers.product(a, w, after(c), outputs, layout, rows, dot, name),

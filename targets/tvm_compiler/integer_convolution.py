@@ -200,7 +200,7 @@ def product(
             tests = [row < height] * (computed != height) + [k < depth] * (wide != depth)
             return tirx.if_then_else(tirx.all(*tests), x[(*lead, row, k)], zero)
 
-        padded = te.compute((*front, computed, wide), inside, name="pad")
+        padded = te.compute((*front, computed, wide), inside, name="fill")
     word = te.reduce_axis((0, layout.words), name="word")
     byte = te.reduce_axis((0, WORD), name="byte")
 
@@ -290,11 +290,11 @@ def _around(
         return tirx.if_then_else(tirx.all(*tests), value, fill) if tests else value
 
     if not layout.flat:
-        return te.compute((count, *extents, deep), element, name="pad")
+        return te.compute((count, *extents, deep), element, name="pad" if channels else "fill")
 
     def joined(*at: Any) -> Any:
         *front, place = at
         return element(*front, tirx.indexdiv(place, depth), tirx.indexmod(place, depth))
 
     length = math.prod((extents[-1], depth))
-    return te.compute((count, *extents[:-1], length), joined, name="pad_flat")
+    return te.compute((count, *extents[:-1], length), joined, name="fill")

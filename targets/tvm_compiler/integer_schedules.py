@@ -36,11 +36,12 @@ def is_dot(sch: Any, block: Any) -> bool:
     return DOT in sch.get(block).annotations
 
 
-def tile(height: int, blocks: int, lanes: int, cpu: Cpu) -> tuple[int, int]:
+def tile(height: int, blocks: int, lanes: int, cpu: Cpu, *, exact: bool = False) -> tuple[int, int]:
     """Rows and blocks of a tile for an output of `height` rows.
 
     As many accumulators as there are registers, less those of the operands, and rather square:
-    each row costs a broadcast, each block a load.
+    each row costs a broadcast, each block a load. `exact` asks for rows that divide `height`,
+    where they are not less than half of what there is room for.
     """
     vectors = max(1, lanes * 4 // cpu.vector_bytes)
     best = (1, 1)
@@ -50,7 +51,9 @@ def tile(height: int, blocks: int, lanes: int, cpu: Cpu) -> tuple[int, int]:
             continue
         room = (cpu.registers - across * vectors - 1) // (across * vectors)
         most = max(1, min(room, TALLEST, height, (TILE_BYTES - 1) // (across * lanes * 4)))
-        rows = min(range(most, 0, -1), key=lambda r: (_cost(height, r), -r))
+        even = [r for r in range(most, 0, -1) if height % r == 0 and 2 * r >= most]
+        few = even if exact and even else range(most, 0, -1)
+        rows = min(few, key=lambda r: (_cost(height, r), -r))
         loads = _cost(height, rows) * (1 + (rows + across) / (2 * rows * across))
         if loads < least - 1e-9:
             best, least = (rows, across), loads
@@ -72,7 +75,7 @@ def schedule_dot(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
     extents = [int(v.dom.extent.value) for v in here.iter_vars]
     spatial = sum(v.iter_type == 0 for v in here.iter_vars)
     *front, blocks, lanes = extents[:spatial]
-    rows, across = tile(front[-1], blocks, lanes, cpu)
+    rows, across = tile(front[-1], blocks, lanes, cpu, exact=True)
     weighty = _weights_weigh_more(here)
     channels = _extent(sch, sch.get_loops(follower)[-1]) if follower is not None else 0
     if follower is None or (blocks == 1 and channels < lanes):

@@ -25,9 +25,11 @@ from infc.targets.tvm_compiler.blocks import (
     extent,
     is_reduction,
     rounds,
+    weights_of,
 )
 from infc.targets.tvm_compiler.choices import Choice, main_block
 from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
+from infc.targets.tvm_compiler.packing import index_of
 from infc.targets.tvm_compiler.symbolic import MANY, number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
@@ -54,6 +56,8 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
     chosen = {} if choice is None or main is None else {sch.get(main).name_hint: choice}
     if choice is not None and choice.inline_pad:
         _inline_pad(sch, main)
+    if choice is not None and choice.packed:
+        _pack(sch, main, choice.columns)
     _inline(sch)
     root = sch.get_sblock("root")
     outputs = {sch.get(b).name_hint for b in sch.get_output_blocks(root)}
@@ -81,6 +85,13 @@ def _inline_pad(sch: Any, block: Any) -> None:
     for producer in sch.get_producers(block):
         if sch.get(producer).name_hint == "pad":
             sch.compute_inline(producer)
+
+
+def _pack(sch: Any, block: Any, columns: int) -> None:
+    """Read the weights of `block` from where `packed` puts them."""
+    found = weights_of(sch.get(block))
+    if found is not None:
+        sch.transform_layout(block, ("read", found[0]), index_of(columns))
 
 
 def _inline(sch: Any) -> None:

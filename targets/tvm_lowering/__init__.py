@@ -1,6 +1,7 @@
 """The graph as TVM is best given it: channels last, and what its importer lacks said otherwise.
 
-lower = (constants lifted, shapes inferred, function bodies, RULES)*
+lower = (constants lifted, shapes inferred, function bodies, RULES, empties)*
+bfloat16 computed in float32
 Q and DQ made sums of integers (integers.py); channels last, transposes cancelled
 """
 
@@ -25,6 +26,8 @@ def lower(model: ir.Model, activation: str = "uint8") -> None:
     from infc.targets.function_bodies import expand_functions
     from infc.targets.tvm_lowering.channels_last import to_channels_last
     from infc.targets.tvm_lowering.integers import to_integers
+    from infc.targets.tvm_lowering.empties import fix_empties
+    from infc.targets.tvm_lowering.types import widen_bfloat16
     from infc.targets.tvm_operators import TAKES
 
     table = rules()
@@ -35,8 +38,11 @@ def lower(model: ir.Model, activation: str = "uint8") -> None:
         if modified:
             _tidy(model)
         modified |= bool(rewrite(model, table).modified)
+        modified |= fix_empties(model)
         if not modified:
             break
+    if widen_bfloat16(model):
+        _tidy(model)
     integers = to_integers(model, activation)
     if to_channels_last(model) or integers:
         _cancel_transposes(model)

@@ -239,6 +239,14 @@ def fold_scales(model: ir.Model) -> None:
         if found is not None:
             _drop_clips(node, found, edit)
             _divide(node, found, edit)
+    for node in list(model.graph):
+        if is_op(node, "QuantizeLinear") and is_op(_source(node), "Transpose"):
+            _lift(node, edit)
+
+
+def _source(node: ir.Node) -> ir.Node | None:
+    value = node.inputs[0]
+    return value.producer() if value is not None else None
 
 
 def _drop_clips(node: ir.Node, found: Affine, edit: Edit) -> None:

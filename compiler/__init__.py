@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         optimize,
         package,
         quantize,
+        tune,
         verify,
     )
     from infc.budget import BudgetOptions
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         VerifyOptions,
         WorkerLimits,
     )
+    from infc.tuning_options import TuningOptions
 
 _install_lazy_sympy()
 
@@ -55,6 +57,7 @@ __all__ = [
     "Precision",
     "Preprocess",
     "PruneOptions",
+    "TuningOptions",
     "VerifyOptions",
     "WorkerLimits",
     "__version__",
@@ -66,19 +69,21 @@ __all__ = [
     "optimize",
     "package",
     "quantize",
+    "tune",
     "verify",
 ]
 
 _HOMES = {
     "infc.api": (
         *("bench", "compile", "debug_accuracy", "finish", "inspect", "optimize", "package"),
-        *("quantize", "verify"),
+        *("quantize", "tune", "verify"),
     ),
     "infc.budget": ("BudgetOptions",),
     "infc.diagnostics": ("Diagnostic", "ExitCode", "InfcError"),
     "infc.import_options": ("ImportOptions",),
     "infc.preprocessing": ("Preprocess",),
     "infc.prune_options": ("PruneOptions",),
+    "infc.tuning_options": ("TuningOptions",),
     "infc.request": (
         "CalibrationOptions",
         "PassOptions",

@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from infc import divergence, driver, finishing, inspection, packaging
+from infc import divergence, driver, finishing, inspection, packaging, tuning
 from infc.budget import BudgetOptions
 from infc.diagnostics import ExitCode, InfcError, fail
 from infc.divergence import AccuracyResult
@@ -25,6 +25,7 @@ from infc.driver import (
 )
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
+from infc.outcomes import TuneResult
 from infc.packaging import Packaged
 from infc.packaging.settings import Settings
 from infc.prune_options import PruneOptions
@@ -39,6 +40,7 @@ from infc.request import (
     parse_io,
     parse_loaders,
 )
+from infc.tuning_options import TuningOptions, budget_for, parse_tuning
 
 AnyPath = str | PathLike[str]
 Through = Literal["runtime", "cpp", "java"]
@@ -72,6 +74,7 @@ def compile(
     deferred: bool = True,
     remote: str = "",
     stand_in: str = "",
+    tuning: TuningOptions | str | None = None,
     check: bool = True,
     progress: Progress = _silent,
 ) -> CompileResult:
@@ -103,6 +106,7 @@ def compile(
         deferred: whether an engine that cannot be built here may be left to the device.
         remote: the machine that builds it meanwhile, `ssh://user@host`.
         stand_in: the Python module that builds it there in place of the target's library.
+        tuning: as after `--tune`, or with the files of records that the build may use.
         check: whether a target that fails raises, once all targets are done. The bundles of the
             others are published either way; with False the result says which failed and why.
         progress: called with (target or "", step) as each step begins.
@@ -135,12 +139,66 @@ def compile(
         deferred=deferred,
         remote=remote,
         stand_in=stand_in,
+        tuning=tuning if isinstance(tuning, TuningOptions) else parse_tuning(tuning),
     )
     result = driver.compile(request, progress)
     failures = [row for row in result.results if row.exit_code is not ExitCode.DONE]
     if check and failures:
         raise InfcError(*(d for row in failures for d in row.diagnostics))
     return result
+
+
+def tune(
+    model: AnyPath,
+    targets: str | Sequence[str] = ("tvm",),
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    inputs: Mapping[str, str] | None = None,
+    precision: Precision | str | None = None,
+    options: Mapping[str, str] | None = None,
+    passes: PassOptions = PassOptions(),  # noqa: B008
+    limits: WorkerLimits = WorkerLimits(),  # noqa: B008
+    toolchains: Mapping[str, str] | None = None,
+    reading: ImportOptions = ImportOptions(),  # noqa: B008
+    progress: Progress = _silent,
+) -> tuple[TuneResult, ...]:
+    """Measure the kernels of `model` for each target; every later build uses what was found.
+
+    Args:
+        model: a file, the folder of a SavedModel, or `package.module:factory`.
+        targets: hardware profiles or back ends that can be tuned.
+        trials: end after so many kernels; 200 where neither this nor `minutes` is given.
+        minutes: end after so long.
+        inputs: input names to shapes as `--input` writes them: `{"x": "1x3x224x224"}`.
+        precision: `fp32` or `fp16`; what is quantised is tuned by `compile`.
+        options: of the back end, as after `-X`.
+        passes: which passes are left out or dumped.
+        limits: of time and memory for each worker process; a tuning has its own time on top.
+        toolchains: back ends, and the source's framework, to the environments that their workers
+            run in.
+        reading: how a model that is not ONNX is read.
+        progress: called with (target or "", step) as each step begins.
+
+    Raises:
+        InfcError: E110 for a target that is not tuned, E205 where this machine cannot run its
+            kernels, E209 for a database that cannot be used, and what reading may raise.
+    """
+    request = Request(
+        model=Path(model),
+        targets=(targets,) if isinstance(targets, str) else tuple(targets),
+        output=Path(),
+        inputs=_specs(inputs),
+        precision=_precision(precision),
+        options=dict(options or {}),
+        passes=passes,
+        verify=VerifyOptions(enabled=False),
+        limits=limits,
+        toolchains=dict(toolchains or {}),
+        reading=reading,
+        tuning=budget_for(trials, minutes),
+    )
+    return tuning.tune_model(request, progress)
 
 
 def optimize(

@@ -22,7 +22,7 @@ def path_of(named: Path, options: Mapping[str, str]) -> Path:
         InfcError: E110 for a target that is not tuned, or options with a file; E205.
     """
     name = str(named)
-    if name not in profiles() or named.exists():
+    if name not in profiles() or named.is_file():
         if options:
             raise fail("E110", f"`-X` is for a target, and `{named}` is a file")
         return named

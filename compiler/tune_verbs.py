@@ -27,14 +27,13 @@ from infc.options import (
     toolchains_of,
 )
 from infc.request import Precision, Request, VerifyOptions, parse_options
-from infc.tuning_options import TuningOptions
+from infc.tuning_options import TRIALS, budget_for
 
 if TYPE_CHECKING:
     from infc.output import Output
 
 DEFAULT = "model"
 """What `infc tune MODEL` means: `infc tune model MODEL`."""
-TRIALS = 200
 
 
 class _Tune(click.Group):
@@ -106,13 +105,11 @@ x_option = click.option(
 )
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=int,
     metavar="N",
     help=f"End after so many kernels.  [default: {TRIALS}]",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), metavar="M", help="End after so long."
-)
+@click.option("--minutes", type=float, metavar="M", help="End after so long.")
 @click.option(
     "--precision",
     type=click.Choice([str(p) for p in Precision]),
@@ -157,7 +154,7 @@ def model(
         limits=limits_of(rest),
         toolchains=toolchains_of(rest),
         reading=reading_of(rest),
-        tuning=TuningOptions(trials or (0 if minutes else TRIALS), minutes or 0.0),
+        tuning=budget_for(trials, minutes),
     )
     with progress_of(rest) as progress:
         from infc import tune_results, tuning

@@ -10,6 +10,8 @@ from typing import Any
 
 from infc.diagnostics import fail
 
+TRIALS = 200
+"""Of `infc tune`, where nothing is said."""
 MOST_TRIALS = 1_000_000
 MOST_MINUTES = 10_000.0
 
@@ -46,6 +48,19 @@ class TuningOptions:
     def from_json(cls, data: Mapping[str, Any]) -> TuningOptions:
         """The inverse of `to_json`."""
         return cls(**{**data, "databases": tuple(Path(p) for p in data.get("databases", ()))})
+
+
+def budget_for(trials: int | None, minutes: float | None) -> TuningOptions:
+    """How long `infc tune` measures: `TRIALS` where nothing is said.
+
+    Raises:
+        InfcError: E110 for numbers that make no sense.
+    """
+    if trials is not None and not 0 < trials <= MOST_TRIALS:
+        raise fail("E110", f"`--trials {trials}` is not from 1 to {MOST_TRIALS}")
+    if minutes is not None and not 0 < minutes <= MOST_MINUTES:
+        raise fail("E110", f"`--minutes {minutes:g}` is not above 0 and up to {MOST_MINUTES:g}")
+    return TuningOptions(trials or (0 if minutes else TRIALS), minutes or 0.0)
 
 
 def parse_tuning(text: str | None, databases: tuple[Path, ...] = ()) -> TuningOptions:

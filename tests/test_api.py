@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import onnx
 import pytest
 from command import write_model
@@ -34,7 +35,7 @@ def bundle(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 VERBS = (
     *("compile", "optimize", "quantize", "finish", "verify"),
-    *("debug_accuracy", "bench", "inspect", "package"),
+    *("debug_accuracy", "bench", "inspect", "package", "tune"),
 )
 
 
@@ -103,6 +104,8 @@ PARAMETERS = {
     "metric": {"budget", "pruning"},
     "labelled": {"budget", "pruning"},
     "max_latency": {"budget"},
+    "tune": {"tuning"},
+    "databases": {"tuning"},
     "quiet": {"progress"},
     "verbose": {"progress"},
 }
@@ -121,7 +124,10 @@ ELSEWHERE = {
 def test_whatever_the_command_line_can_do(name: str) -> None:
     function: Callable[..., Any] = getattr(api, name)
     have = set(inspect.signature(function).parameters)
-    for parameter in cli.commands[name.replace("_", "-")].params:
+    command = cli.commands[name.replace("_", "-")]
+    if isinstance(command, click.Group):
+        command = command.commands["model"]
+    for parameter in command.params:
         option = str(parameter.name)
         if option not in ("json", "traceback", "config") and (name, option) not in ELSEWHERE:
             assert PARAMETERS.get(option, {option}) & have, option

@@ -57,3 +57,21 @@ def columns_weigh_more(block: Any) -> bool:
         elif len(spatial) == 1 or spatial[-2].var.name not in mentioned:
             weights = max(weights, size)
     return weights > others
+
+
+def weights_of(block: Any) -> tuple[int, Any] | None:
+    """Which read of a block is its weights, and their buffer: (reduction..., columns).
+
+    None where no read is just that.
+    """
+    from tvm.tirx.analysis import undefined_vars
+
+    spatial = [v.var for v in block.iter_vars if v.iter_type == SPATIAL]
+    summed = [v.var for v in block.iter_vars if v.iter_type == REDUCING]
+    for i, read in enumerate(block.reads):
+        *rest, last = (r.min for r in read.region)
+        used = [v for place in rest for v in undefined_vars(place)]
+        if rest and last.same_as(spatial[-1]) and used:
+            if all(any(v.same_as(w) for w in summed) for v in used):
+                return i, read.source
+    return None

@@ -3,6 +3,7 @@
     rows x columns   the tile of accumulators in registers; only columns where that is all there is
     columns_first    columns go round outside of rows: a panel of weights is read once for all rows
     unroll           rounds of the innermost reduction loops that are written out
+    packed           weights lie as they are read: the columns of a tile, then those of the next
     inline_pad       zeros around a convolution's input are tested for, not written first
 
 A kernel may hold several blocks. The choice is about its main one, that with the most work; the
@@ -16,7 +17,13 @@ from dataclasses import asdict, dataclass, fields
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.blocks import SPATIAL, columns_weigh_more, contiguous, is_reduction
+from infc.targets.tvm_compiler.blocks import (
+    SPATIAL,
+    columns_weigh_more,
+    contiguous,
+    is_reduction,
+    weights_of,
+)
 from infc.targets.tvm_compiler.blocks import rounds as rounds_of
 from infc.targets.tvm_compiler.integer_schedules import is_dot
 from infc.targets.tvm_compiler.symbolic import number
@@ -34,6 +41,12 @@ SHORT = 32
 """A reduction of no more rounds, as in a depthwise convolution, takes no longer than writing the
 zeros around its input would."""
 
+LARGE_BYTES = 1 << 15
+"""Of weights that do not stay in the nearest cache while they are read again. Apart by a power of
+two, as the rows of a matrix are, their parts also drive each other out of the next one."""
+PACKED = {"float32": 4, "float16": 2}
+"""Bytes of the types of weights that are laid out anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -44,6 +57,7 @@ class Choice:
     columns_first: bool = False
     unroll: int = 1
     inline_pad: bool = False
+    packed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict, as in a database."""
@@ -72,6 +86,7 @@ class Choice:
         words += ["columns-first"] if self.columns_first else []
         words += [f"unroll {self.unroll}"] if self.unroll > 1 else []
         words += ["inline-pad"] if self.inline_pad else []
+        words += ["packed"] if self.packed else []
         return " ".join(words)
 
 
@@ -82,7 +97,8 @@ class Extents:
     `rows` and `columns` are the two innermost dimensions of what it computes, `reduction` the
     rounds of the loops that it sums over, innermost last, `rounds` all of them together. `tiled`
     says whether it is computed in tiles, and `padded` whether zeros are put around its input. What
-    is `settled` has a schedule in which nothing is left to choose.
+    is `settled` has a schedule in which nothing is left to choose. `weight_bytes` are those of
+    weights that never change, and can be laid out as is best.
     """
 
     rows: int
@@ -92,6 +108,7 @@ class Extents:
     tiled: bool
     padded: bool
     settled: bool = False
+    weight_bytes: int = 0
 
 
 def main_block(sch: Any) -> Any:
@@ -105,8 +122,11 @@ def main_block(sch: Any) -> Any:
     return best
 
 
-def extents_of(func: Any) -> Extents:
-    """Those of the main block of `func`, a TIR function that is not scheduled."""
+def extents_of(func: Any, constants: frozenset[int] = frozenset()) -> Extents:
+    """Those of the main block of `func`, a TIR function that is not scheduled.
+
+    `constants` are the numbers of those of its parameters that never change.
+    """
     import tvm
     from tvm.s_tir import Schedule
 
@@ -125,15 +145,28 @@ def extents_of(func: Any) -> Extents:
         tiled=bool(reduction) and contiguous(sch, block) and sizes[-1] > 1,
         padded=any(sch.get(p).name_hint == "pad" for p in sch.get_producers(block)),
         settled=is_dot(sch, block),
+        weight_bytes=_weight_bytes(func, here, constants),
     )
 
 
-def rule(func: Any, cpu: Cpu) -> Choice:
-    """The choice that is made without measuring; `func` is a TIR function not scheduled yet."""
+def _weight_bytes(func: Any, block: Any, constants: frozenset[int]) -> int:
+    found = weights_of(block) if constants else None
+    if found is None:
+        return 0
+    weights = found[1]
+    at = next((i for i, p in enumerate(func.params) if p.same_as(weights)), -1)
+    dtype = str(weights.dtype)
+    if at not in constants or dtype not in PACKED:
+        return 0
+    return prod(int(n) for n in weights.shape) * PACKED[dtype]
+
+
+def rule(func: Any, cpu: Cpu, constants: frozenset[int] = frozenset()) -> Choice:
+    """The choice that is made without measuring; `func` and `constants` as for `extents_of`."""
     import tvm
     from tvm.s_tir import Schedule
 
-    extents = extents_of(func)
+    extents = extents_of(func, constants)
     if not extents.tiled:
         inner = extents.reduction[-1] if extents.reduction else extents.columns
         return Choice(1, vector(inner, cpu.lanes(4)))
@@ -147,4 +180,5 @@ def rule(func: Any, cpu: Cpu) -> Choice:
         columns_first=first,
         unroll=count if count <= UNROLLED else 1,
         inline_pad=extents.padded and count <= SHORT,
+        packed=extents.weight_bytes >= LARGE_BYTES and tile.columns < extents.columns,
     )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.choices import Choice, rule
+from infc.targets.tvm_compiler.blocks import weights_of
+from infc.targets.tvm_compiler.choices import Choice, Extents, extents_of, main_block, rule
 from infc.targets.tvm_compiler.convolution import ATTRIBUTE, with_rows
+from infc.targets.tvm_compiler.packing import is_kernel_call, with_packed
 from infc.targets.tvm_compiler.schedules import schedule
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ class Kernel:
     """A kernel that is not scheduled.
 
     `func` is its TIR function, with no rows beyond those of its output; `groups` the module before
-    operators were put together, which a convolution of more rows is made from.
+    operators were put together, which a convolution of more rows is made from. `constants` are
+    the numbers of the parameters that are constants wherever it is called.
     """
 
     name: str
     func: Any
     groups: Any
+    constants: frozenset[int] = frozenset()
 
     @property
     def key(self) -> str:
@@ -41,6 +45,24 @@ class Kernel:
 
         bare = self.func.without_attr("global_symbol")
         return f"{tvm_ffi.structural_hash(bare) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+    def extents(self) -> Extents:
+        """The sizes of its main block."""
+        return extents_of(self.func, self.constants)
+
+    def rule(self, cpu: Cpu) -> Choice:
+        """The choice that is made without measuring."""
+        return rule(self.func, cpu, self.constants)
+
+    def weights(self) -> int:
+        """Which parameter the weights of its main block are."""
+        import tvm
+        from tvm.s_tir import Schedule
+
+        sch = Schedule(tvm.IRModule({"main": self.func}))
+        found = weights_of(sch.get(main_block(sch)))
+        assert found is not None
+        return next(i for i, p in enumerate(self.func.params) if p.same_as(found[1]))
 
     def scheduled(self, cpu: Cpu, choice: Choice) -> Any:
         """The TIR function, computed as chosen.
@@ -114,22 +136,38 @@ class Fused:
         import tvm
 
         rows = {v.name_hint: f for v, f in self.module.functions.items()}
+        constants = self._constants()
         for name, func in sorted(rows.items()):
             if isinstance(func, tvm.tirx.PrimFunc):
-                yield Kernel(name, func, self.groups)
+                yield Kernel(name, func, self.groups, constants.get(name, frozenset()))
 
     def calls(self) -> dict[str, int]:
         """How often `main` calls each kernel."""
+        return dict(Counter(call.args[0].name_hint for call in self._calls()))
+
+    def _calls(self) -> list[Any]:
         from tvm import relax
 
-        found: Counter[str] = Counter()
+        found: list[Any] = []
 
         def visit(expression: Any) -> None:
-            if isinstance(expression, relax.Call) and expression.op.name == "relax.call_tir":
-                found[expression.args[0].name_hint] += 1
+            if is_kernel_call(expression):
+                found.append(expression)
 
         relax.analysis.post_order_visit(self.module["main"], visit)
-        return dict(found)
+        return found
+
+    def _constants(self) -> dict[str, frozenset[int]]:
+        """By kernel, the parameters that are constants in every call of it."""
+        from tvm import ir
+
+        found: dict[str, frozenset[int]] = {}
+        for call in self._calls():
+            name = call.args[0].name_hint
+            operands = enumerate(call.args[1].fields)
+            here = frozenset(i for i, a in operands if isinstance(a, ir.expr.GenericConst))
+            found[name] = found.get(name, here) & here
+        return found
 
 
 def fuse(module: Any, cpu: Cpu) -> Fused:
@@ -152,19 +190,20 @@ def fuse(module: Any, cpu: Cpu) -> Fused:
         return Fused(whole(groups), groups)
 
 
-def scheduled(kernel: Kernel, cpu: Cpu, choice: Choice | None = None) -> Any:
-    """`kernel` as chosen, or else by rule; as it is where neither fits it.
+def scheduled(kernel: Kernel, cpu: Cpu, choice: Choice | None = None) -> tuple[Any, Choice | None]:
+    """`kernel` as chosen, or else by rule, and how that is.
 
-    It then runs on one thread, and the log says so.
+    Where neither fits it is left as it is and runs on one thread, and the log says so.
     """
-    for how in (choice, None):
+    for given in (choice, None):
+        how = given if given is not None else kernel.rule(cpu)
         try:
-            return kernel.scheduled(cpu, how if how is not None else rule(kernel.func, cpu))
+            return kernel.scheduled(cpu, how), how
         except UNFIT as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            named = f"as chosen ({how})" if how is not None else "by rule"
-            print(f"{kernel.name} cannot be computed {named}: {reason}", file=sys.stderr)  # noqa: T201
-    return kernel.func.with_attr("tirx.is_scheduled", True)
+            named = f"{kernel.name} cannot be computed as {how}"
+            print(f"{named}: {reason}", file=sys.stderr)  # noqa: T201
+    return kernel.func.with_attr("tirx.is_scheduled", True), None
 
 
 Chosen = Callable[[Kernel], Choice | None]
@@ -177,7 +216,12 @@ def kernels(module: Any, cpu: Cpu, chosen: Chosen | None = None) -> Any:
 
     fused = fuse(module, cpu)
     functions = dict(fused.module.functions.items())
+    packing = {}
     for kernel in fused.kernels():
         choice = chosen(kernel) if chosen is not None else None
-        functions[fused.module.get_global_var(kernel.name)] = scheduled(kernel, cpu, choice)
-    return tvm.IRModule(functions, attrs=fused.module.attrs)
+        func, how = scheduled(kernel, cpu, choice)
+        functions[fused.module.get_global_var(kernel.name)] = func
+        if how is not None and how.packed:
+            packing[kernel.name] = (kernel.weights(), how.columns)
+    done = tvm.IRModule(functions, attrs=fused.module.attrs)
+    return with_packed(done, packing) if packing else done

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.choices import Choice, extents_of
+from infc.targets.tvm_compiler.choices import Choice
 from infc.targets.tvm_compiler.records import Database, empty, file_for, read, require_for
 from infc.targets.tvm_compiler.space import fits
 from infc.tuning_options import TuningOptions
@@ -60,7 +60,7 @@ class Lookup:
         self._asked += 1
         key = kernel.key
         record = next((d.records[key] for d in self._databases if key in d.records), None)
-        if record is None or not fits(record.choice, extents_of(kernel.func)):
+        if record is None or not fits(record.choice, kernel.extents()):
             return None
         self._used[key] = record.choice
         self._hits += 1

@@ -33,6 +33,7 @@ def fits(choice: Choice, extents: Extents) -> bool:
         and choice.rows * choice.columns * 4 < TILE_BYTES
         and choice.unroll in unrollings(extents)
         and (extents.padded or not choice.inline_pad)
+        and (extents.weight_bytes > 0 or not choice.packed)
     )
 
 
@@ -59,6 +60,8 @@ def _variants(extents: Extents, best: Choice) -> Iterator[Choice]:
     if extents.padded:
         yield replace(best, inline_pad=not best.inline_pad)
     yield replace(best, columns_first=not best.columns_first)
+    if extents.weight_bytes and best.columns < extents.columns:
+        yield replace(best, packed=not best.packed)
     for times in unrollings(extents):
         yield replace(best, unroll=times)
     if extents.padded:

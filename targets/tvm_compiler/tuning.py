@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.choices import Choice, Extents, extents_of, rule
+from infc.targets.tvm_compiler.choices import Choice, Extents
 from infc.targets.tvm_compiler.kernels import UNFIT, Fused, Kernel
 from infc.targets.tvm_compiler.measuring import Argument, Candidate, Measurer, Timing
 from infc.targets.tvm_compiler.plan import with_workspace
@@ -117,12 +117,12 @@ class Tuner:
             if kernel.key in self._subjects:
                 self._subjects[kernel.key].calls += calls.get(kernel.name, 0)
                 continue
-            extents = extents_of(kernel.func)
+            extents = kernel.extents()
             self._subjects[kernel.key] = _Subject(
                 kernel,
                 calls.get(kernel.name, 0),
                 extents,
-                rule(kernel.func, cpu),
+                kernel.rule(cpu),
                 known.get(kernel.key),
             )
         self._trials = 0

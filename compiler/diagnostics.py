@@ -747,6 +747,24 @@ _TABLE = (
         "and how much. What was sent has been removed again, and the bundle is as it was.",
     ),
     Code(
+        "E516",
+        "no device can be had from the tracker",
+        ExitCode.TOOLCHAIN_MISSING,
+        "`--remote tracker://HOST:PORT/KEY` asks a tracker of TVM's (`infc device tracker`) for a "
+        "device that was registered there under KEY by a device server (`infc device server`). "
+        "Nothing answers at that address, or not with a tracker's protocol; no device has that "
+        "key; all that have it stay busy; or the device's server is none of infc's, or was built "
+        "with another TVM than this one.",
+    ),
+    Code(
+        "E517",
+        "the device was lost",
+        ExitCode.BUILD_FAILED,
+        "A device that was had from a tracker stopped answering, closed the connection or was "
+        "stopped by its time limit in the middle of something. The bundle is as it was, and of a "
+        "tuning all records are kept that there were until then.",
+    ),
+    Code(
         "E601",
         "the optimised graph does not answer as the source model does",
         ExitCode.VERIFICATION_FAILED,

@@ -6,6 +6,8 @@ other shapes with other values (NonZero, Unique, Compress, NonMaxSuppression).
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 TAKES = frozenset(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
@@ -18,9 +20,32 @@ TAKES = frozenset(
     LogSoftmax LpPool MatMul MatMulInteger Max MaxPool MaxRoiPool MaxUnpool Mean
     MeanVarianceNormalization Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear
     RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape RoiAlign Round
-    Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh Size Slice Softmax
-    Softplus Softsign Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose
-    Trilu Unsqueeze Where Xor
+    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape ReverseSequence
+    RoiAlign Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh
+    Size Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu
+    Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905
 )
+
+REASONS = {
+    "If|Loop|Scan": "control flow has no place in a static plan",
+    "NonZero|Unique|NonMaxSuppression|Compress": "how much it gives depends on values",
+    "Bernoulli|Multinomial|Random*": "there are no random numbers in a static plan",
+    "Dropout": "in training mode it draws random numbers",
+    "*Sequence*": "there are no sequences in a static plan",
+    "Optional*": "there are no optional values in a static plan",
+    "String*|Regex*|TfIdf*|ImageDecoder": "it is about text or files",
+    "Resize|Upsample": "its sizes or scales have to be constants; where they give no whole sizes, "
+    "`align_corners` means one thing to ONNX and another to ONNX Runtime",
+    "LSTM|GRU|RNN": "its lengths and activations have to be fixed, and no more than 1024 steps",
+    "DepthToSpace|SpaceToDepth|LpNormalization|CastLike": "its shapes have to be fixed",
+}
+"""Why an operator is not among them, by patterns of names."""
+
+
+def reason_against(domain: str, op_type: str) -> str:
+    """Why an operator that is not in `TAKES` is not."""
+    for names, reason in REASONS.items():
+        if not domain and any(fnmatchcase(op_type, name) for name in names.split("|")):
+            return reason
+    return "there is no converter for it"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc.targets import Unsupported
 from infc.targets.tvm_lowering.channels_last import DOMAIN
-from infc.targets.tvm_operators import TAKES
+from infc.targets.tvm_operators import TAKES, reason_against
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 _KNOWN = TAKES | {"Constant"}
-UNKNOWN = "it has no place in a static plan, or TVM's importer no converter for it"
 EMPTY = "a tensor without elements"
 
 
@@ -34,8 +33,10 @@ def unsupported(path: Path, cpu: Cpu) -> list[Unsupported]:
     nodes = list(_nodes(model.graph))
     for node in nodes:
         if node.domain not in (DOMAIN, "") or (not node.domain and node.op_type not in _KNOWN):
-            reasons[id(node)] = UNKNOWN
-        elif not empty.isdisjoint((*node.input, *node.output)):
+            reasons[id(node)] = reason_against(node.domain, node.op_type)
+        elif refusal := _refusal(node):
+            reasons[id(node)] = refusal
+        elif not empty.isdisjoint((*node.input, *node.output)) and node.op_type != "Identity":
             reasons[id(node)] = EMPTY
     known = frozenset(reasons)
     module = None
@@ -99,6 +100,14 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 yield from _nodes(body)
+
+
+def _refusal(node: onnx.NodeProto) -> str:
+    """Why a node of an operator that is taken is refused itself, "" where it is not."""
+    modes = {a.name: a.s.decode() for a in node.attribute if a.name == "mode"}
+    if node.op_type == "RoiAlign" and modes.get("mode") == "max":
+        return "`mode` is `max`, which TVM takes the greatest weighted sample for"
+    return ""
 
 
 def _has_body(node: onnx.NodeProto) -> bool:

@@ -77,7 +77,7 @@ LATEST_OPSET = 25
 
 
 def _fixed(base: Any, name: str, function: Any) -> Any:
-    """A converter for operands of fixed shapes, as TVM's importer wants it; TVM's own for others."""
+    """A converter for operands of fixed shapes, as TVM wants it; its own for others."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
     theirs = onnx_frontend._get_convert_map().get(name)

@@ -95,7 +95,9 @@ def _importer() -> Any:
             known: frozenset[int],
             open_shapes: Settling | None,
         ) -> None:
-            super().__init__(None, "float32", keep_params_in_input=False, sanitize=False)
+            # By itself it takes a dimension of 0 for one that is open.
+            shapes = {name: list(shape) for name, (_, shape) in types.items()}
+            super().__init__(shapes, "float32", keep_params_in_input=False, sanitize=False)
             self.converters = {**onnx_frontend._get_convert_map(), **added}
             self.types = types
             self.known = known

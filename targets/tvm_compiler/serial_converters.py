@@ -24,7 +24,7 @@ def _extern(
     """A kernel whose statements `body` writes, given flat views of the operands and outputs."""
     from tvm import te, tirx
     from tvm.script.ir_builder import IRBuilder
-    from tvm.script.ir_builder import tirx as T
+    from tvm.script.ir_builder import tirx as script
 
     def computed(*tensors: Any) -> Any:
         made = [
@@ -33,9 +33,9 @@ def _extern(
         ]
 
         def statement(ins: Any, outs: Any) -> Any:
-            flat = [[T.buffer_proxy(b) for b in side] for side in (ins, outs)]
+            flat = [[script.buffer_proxy(b) for b in side] for side in (ins, outs)]
             with IRBuilder() as builder:
-                with T.seq_scope():
+                with script.seq_scope():
                     body(*flat)
                 return builder.get()
 
@@ -62,7 +62,7 @@ def top_k(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
     Each element is put into the list of the best so far, which is `k` long.
     """
     from tvm import tirx
-    from tvm.script.ir_builder import tirx as T
+    from tvm.script.ir_builder import tirx as script
 
     from infc.targets.tvm_compiler.converters import constant_of
 
@@ -80,26 +80,26 @@ def top_k(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
 
     def body(ins: Sequence[Any], outs: Sequence[Any]) -> None:
         (a,), (values, indices) = ins, outs
-        with T.parallel(0, before * apart) as row:
+        with script.parallel(0, before * apart) as row:
             first = row // apart * length * apart + row % apart
             own = row // apart * k * apart + row % apart
-            with T.serial(0, length) as i:
+            with script.serial(0, length) as i:
                 value = a[first + i * apart]
                 last = own + (k - 1) * apart
-                with T.If(tirx.any(i < k, better(value, values[last]))), T.Then():
-                    with T.serial(0, k) as back:
-                        j = k - 1 - back
-                        here = own + j * apart
-                        with T.If(j <= i), T.Then():
-                            moved = tirx.all(j > 0, better(value, values[here - apart]))
-                            placed = tirx.any(j == i, better(value, values[here]))
-                            with T.If(moved):
-                                with T.Then():
-                                    values[here] = values[here - apart]
-                                    indices[here] = indices[here - apart]
-                                with T.Else(), T.If(placed), T.Then():
-                                    values[here] = value
-                                    indices[here] = i.astype("int64")
+                among = tirx.any(i < k, better(value, values[last]))
+                with script.If(among), script.Then(), script.serial(0, k) as back:
+                    j = k - 1 - back
+                    here = own + j * apart
+                    with script.If(j <= i), script.Then():
+                        moved = tirx.all(j > 0, better(value, values[here - apart]))
+                        placed = tirx.any(j == i, better(value, values[here]))
+                        with script.If(moved):
+                            with script.Then():
+                                values[here] = values[here - apart]
+                                indices[here] = indices[here - apart]
+                            with script.Else(), script.If(placed), script.Then():
+                                values[here] = value
+                                indices[here] = i.astype("int64")
 
     return _extern(bb, "top_k", [(out, dtype_of(x)), (out, "int64")], body, x)
 
@@ -109,7 +109,7 @@ def _cumulative(kind: str) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
 
     def converter(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
         from tvm import tirx
-        from tvm.script.ir_builder import tirx as T
+        from tvm.script.ir_builder import tirx as script
 
         from infc.targets.tvm_compiler.converters import constant_of
 
@@ -122,7 +122,7 @@ def _cumulative(kind: str) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
 
         def body(ins: Sequence[Any], outs: Sequence[Any]) -> None:
             (a,), (y,) = ins, outs
-            with T.parallel(0, before * apart) as row:
+            with script.parallel(0, before * apart) as row:
                 first = row // apart * length * apart + row % apart
 
                 def place(i: Any) -> Any:
@@ -130,7 +130,7 @@ def _cumulative(kind: str) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
 
                 neutral = tirx.const(int(kind == "prod"), dtype)
                 y[place(0)] = neutral if exclusive else a[place(0)]
-                with T.serial(0, length - 1) as i:
+                with script.serial(0, length - 1) as i:
                     added = a[place(i)] if exclusive else a[place(i + 1)]
                     total = y[place(i)]
                     y[place(i + 1)] = total * added if kind == "prod" else total + added
@@ -160,7 +160,7 @@ def _fold(attr: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
 def scatter_elements(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
     """One element for each index, along one axis, put into a copy."""
     from tvm import tirx
-    from tvm.script.ir_builder import tirx as T
+    from tvm.script.ir_builder import tirx as script
 
     x, indices, updates = inputs[0], inputs[1], inputs[2]
     shape, own = sizes(x), sizes(indices)
@@ -169,16 +169,16 @@ def scatter_elements(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
 
     def body(ins: Sequence[Any], outs: Sequence[Any]) -> None:
         (a, b, c), (y,) = ins, outs
-        with T.serial(0, prod(shape)) as i:
+        with script.serial(0, prod(shape)) as i:
             y[i] = a[i]
-        with T.serial(0, prod(own)) as i:
+        with script.serial(0, prod(own)) as i:
             index = b[i].astype("int64")
             index = tirx.if_then_else(index < 0, index + shape[axis], index)
             place: Any = 0
             for d, n in enumerate(shape):
                 at = i // prod(own[d + 1 :]) % own[d]
                 place = place * n + (index if d == axis else at.astype("int64"))
-            with T.If(tirx.all(index >= 0, index < shape[axis])), T.Then():
+            with script.If(tirx.all(index >= 0, index < shape[axis])), script.Then():
                 y[place] = fold(y[place], c[i])
 
     kind = [(shape, dtype_of(x))]
@@ -188,7 +188,7 @@ def scatter_elements(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
 def scatter_nd(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
     """Slices by coordinates, put into a copy."""
     from tvm import tirx
-    from tvm.script.ir_builder import tirx as T
+    from tvm.script.ir_builder import tirx as script
 
     x, indices, updates = inputs[0], inputs[1], inputs[2]
     shape, own = sizes(x), sizes(indices)
@@ -198,16 +198,16 @@ def scatter_nd(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
 
     def body(ins: Sequence[Any], outs: Sequence[Any]) -> None:
         (a, b, c), (y,) = ins, outs
-        with T.serial(0, prod(shape)) as i:
+        with script.serial(0, prod(shape)) as i:
             y[i] = a[i]
-        with T.serial(0, slices) as i:
+        with script.serial(0, slices) as i:
             inside, place = [], 0
             for d in range(depth):
                 index = b[i * depth + d].astype("int64")
                 index = tirx.if_then_else(index < 0, index + shape[d], index)
                 inside += [index >= 0, index < shape[d]]
                 place = place * shape[d] + index
-            with T.If(tirx.all(*inside)), T.Then(), T.serial(0, width) as j:
+            with script.If(tirx.all(*inside)), script.Then(), script.serial(0, width) as j:
                 y[place * width + j] = fold(y[place * width + j], c[i * width + j])
 
     kind = [(shape, dtype_of(x))]

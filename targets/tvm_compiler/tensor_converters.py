@@ -26,7 +26,12 @@ def broadcast(bb: Any, hint: str, dtype: str, element: Callable[..., Any], *oper
     def computed(*tensors: Any) -> Any:
         def at(*place: Any) -> Any:
             values = [
-                t[tuple(0 if n == 1 else i for n, i in zip(s, place[len(place) - len(s) :]))]
+                t[
+                    tuple(
+                        0 if n == 1 else i
+                        for n, i in zip(s, place[len(place) - len(s) :], strict=True)
+                    )
+                ]
                 for t, s in zip(tensors, shapes, strict=True)
             ]
             return element(*values)
@@ -158,6 +163,50 @@ def bit_shift(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
     return broadcast(bb, "bit_shift", dtype, element, inputs[0], inputs[1])
 
 
+def one_hot(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
+    """`on` where an index, counted from the front, is the place; `off` everywhere else."""
+    from tvm import te, tirx
+
+    from infc.targets.tvm_compiler.converters import constant_of
+
+    indices, depth, values = inputs[0], constant_of(inputs[1]), inputs[2]
+    if depth is None:
+        raise ValueError("its depth has to be a constant")
+    own, count = sizes(indices), int(depth.reshape(-1)[0])
+    axis = int(attr.get("axis", -1)) % (len(own) + 1)
+
+    def computed(a: Any, b: Any) -> Any:
+        def at(*place: Any) -> Any:
+            index = a[(*place[:axis], *place[axis + 1 :])].astype("int64")
+            index = tirx.if_then_else(index < 0, index + count, index)
+            hit = index == place[axis].astype("int64")
+            return tirx.if_then_else(hit, b[1], b[0])
+
+        return te.compute((*own[:axis], count, *own[axis:]), at, name="one_hot")
+
+    return bb.emit_te(computed, indices, values, primfunc_name_hint="one_hot")
+
+
+def reverse_sequence(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
+    """The first elements of each row back to front, as many as `sequence_lens` says."""
+    from tvm import te, tirx
+
+    x, lengths = inputs[0], inputs[1]
+    time, batch = int(attr.get("time_axis", 0)), int(attr.get("batch_axis", 1))
+    shape = sizes(x)
+
+    def computed(a: Any, b: Any) -> Any:
+        def at(*place: Any) -> Any:
+            length = b[place[batch]].astype("int64")
+            here = place[time].astype("int64")
+            turned = tirx.if_then_else(here < length, length - 1 - here, here)
+            return a[(*place[:time], counted(turned, shape[time]), *place[time + 1 :])]
+
+        return te.compute(shape, at, name="reverse_sequence")
+
+    return bb.emit_te(computed, x, lengths, primfunc_name_hint="reverse_sequence")
+
+
 def _extreme(kind: str) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
     """ReduceMax or ReduceMin, of which infinity is the start."""
 
@@ -205,13 +254,17 @@ def reduced_axes(inputs: Any, attr: Mapping[str, Any], rank: int) -> list[int] |
 _REGISTERED: set[str] = set()
 
 
-def _reduced(a: Any, axes: Sequence[int], keep: bool, kind: str) -> Any:  # noqa: FBT001
+def _reduced(a: Any, axes: Sequence[int], keep: bool, kind: str) -> Any:
     from tvm import te, tirx
 
     infinite = float("-inf") if kind == "max" else float("inf")
     fold = getattr(tirx, kind)
     register_reducer(kind)
-    reduce = te.comm_reducer(lambda a, b: fold(a, b), lambda t: tirx.const(infinite, t), name=kind)
+
+    def combined(a: Any, b: Any) -> Any:  # TVM counts the parameters
+        return fold(a, b)
+
+    reduce = te.comm_reducer(combined, lambda t: tirx.const(infinite, t), name=kind)
     shape = [int(n) for n in a.shape]
     own = {i: te.reduce_axis((0, shape[i]), name=f"k{i}") for i in axes}
     out = [1 if i in own else n for i, n in enumerate(shape)]
@@ -257,6 +310,8 @@ CONVERTERS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
     "Mod": mod,
+    "OneHot": one_hot,
     "ReduceMax": _extreme("max"),
     "ReduceMin": _extreme("min"),
+    "ReverseSequence": reverse_sequence,
 }

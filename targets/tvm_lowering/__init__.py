@@ -25,8 +25,8 @@ def lower(model: ir.Model, activation: str = "uint8") -> None:
     from infc.passes.rewriting import rewrite
     from infc.targets.function_bodies import expand_functions
     from infc.targets.tvm_lowering.channels_last import to_channels_last
-    from infc.targets.tvm_lowering.integers import to_integers
     from infc.targets.tvm_lowering.empties import fix_empties
+    from infc.targets.tvm_lowering.integers import to_integers
     from infc.targets.tvm_lowering.types import widen_bfloat16
     from infc.targets.tvm_operators import TAKES
 

@@ -3,6 +3,7 @@
 | operator | what TVM 0.27 does with it |
 |---|---|
 | IsInf with `detect_negative` or `detect_positive` of 0 | ignores them |
+| Pow of integers, or of two types | none |
 | Celu, Elu, Selu ... in another type than float32 | no operator of that type |
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from infc.passes.rewriting import Edit, attribute
+from infc.passes.rewriting import FLOATS, Edit, attribute, dtype_of
 from infc.targets.mindspore_lite_lowering import elementwise
 from infc.targets.mindspore_lite_lowering.formula import Formula, required
 
@@ -54,6 +55,26 @@ def _selu(node: ir.Node, edit: Edit) -> bool:
     return f.finish(f.mul(_halves(f, x, grown), gamma))
 
 
+def _swish(node: ir.Node, edit: Edit) -> bool:
+    """The sigmoid of a x, times x."""
+    f = Formula(node, edit)
+    x, alpha = required(node, 0), attribute(node, "alpha", 1.0)
+    return f.finish(f.mul(x, f.sigmoid(x if alpha == 1.0 else f.mul(x, alpha))))
+
+
+def _pow(node: ir.Node, edit: Edit) -> bool:
+    """Of integers, or of two types: in float64, whose integers are exact up to 2^53."""
+    base, exponent = required(node, 0), required(node, 1)
+    kind, other = dtype_of(base), dtype_of(exponent)
+    if kind is None or other is None or (kind in FLOATS and kind == other):
+        return False
+    f = Formula(node, edit)
+    if kind in FLOATS:
+        return f.finish(f.op("Pow", base, f.cast(exponent, kind)))
+    wide = [f.cast(v, ir.DataType.DOUBLE) for v in (base, exponent)]
+    return f.finish(f.cast(f.op("Pow", *wide), kind))
+
+
 def _halves(f: Formula, x: ir.Value, below: ir.Value) -> ir.Value:
     return f.op("Where", f.less(x, 0.0), below, x)
 
@@ -67,5 +88,7 @@ RULES = {
     "Celu": _celu,
     "Elu": _elu,
     "IsInf": _is_inf,
+    "Pow": _pow,
     "Selu": _selu,
+    "Swish": _swish,
 }

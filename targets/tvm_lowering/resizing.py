@@ -10,6 +10,8 @@ knows neither regions, nor `antialias`, nor scales that are not the ratio of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -18,6 +20,7 @@ from infc.targets.mindspore_lite_lowering import resizing
 from infc.targets.mindspore_lite_lowering.formula import Formula, required
 
 MAX_TAPS = 8
+TORN = 1e-4
 
 
 def _resize(node: ir.Node, edit: Edit) -> bool:
@@ -25,7 +28,7 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
     if shape is None or target is None:
         return False
     axes = resizing.axes_of(node, shape, target)
-    if axes is None:
+    if axes is None or (resizing.coordinates(node) == "align_corners" and _is_torn(axes)):
         return False
     f = Formula(node, edit)
     x = required(node, 0)
@@ -34,6 +37,11 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
         if axis.size != axis.target or axis.scale != 1.0 or cropped:
             x = _along(f, node, x, i, axis)
     return f.finish(resizing.extrapolated(f, node, x, axes) if cropped else x)
+
+
+def _is_torn(axes: Sequence[resizing.Axis]) -> bool:
+    """Whether a scale gives no whole size: then ONNX's own reference keeps the fraction."""
+    return any(abs(a.scale * a.size - a.target) > TORN for a in axes)
 
 
 def _along(f: Formula, node: ir.Node, x: ir.Value, i: int, axis: resizing.Axis) -> ir.Value:

@@ -39,10 +39,11 @@ def is_kernel_call(expression: Any) -> bool:
 
 
 def with_packed(module: Any, packing: Mapping[str, tuple[int, int]]) -> Any:
-    """Return `module` with constants of its calls packed.
+    """Return `module` with constants of its calls packed, as kernels in it take them already.
 
     `packing` has for a kernel which of its operands that is, and the columns of a tile.
     """
+    import tvm
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -57,10 +58,13 @@ def with_packed(module: Any, packing: Mapping[str, tuple[int, int]]) -> Any:
             operands = list(call.args[1].fields)
             array = operands[at].value.numpy()
             operands[at] = relax.const(packed(array, columns), array.dtype.name)
-            arguments = [call.args[0], relax.Tuple(operands), *call.args[2:]]
+            arguments = [retyped[name], relax.Tuple(operands), *call.args[2:]]
             return relax.Call(call.op, arguments, call.attrs, call.ty_args)
 
-    packer = Packer(module)
+    # The variable of a function has its type, which is another now.
+    rest = {v: f for v, f in module.functions.items() if v.name_hint not in packing}
+    packer = Packer(tvm.IRModule(rest, attrs=module.attrs))
+    retyped = {name: packer.builder_.add_func(module[name], name) for name in packing}
     for variable, function in module.functions.items():
         if isinstance(function, relax.Function):
             packer.builder_.update_func(variable, packer.visit_expr(function))

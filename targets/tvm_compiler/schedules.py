@@ -28,6 +28,7 @@ from infc.targets.tvm_compiler.blocks import (
     weights_of,
 )
 from infc.targets.tvm_compiler.choices import Choice, main_block
+from infc.targets.tvm_compiler.elementary import as_arithmetic
 from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
 from infc.targets.tvm_compiler.packing import index_of
 from infc.targets.tvm_compiler.symbolic import MANY, number
@@ -51,7 +52,7 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
     import tvm
     from tvm.s_tir import Schedule
 
-    sch = Schedule(tvm.IRModule({"main": func}))
+    sch = Schedule(tvm.IRModule({"main": as_arithmetic(func)}))
     main = main_block(sch)
     chosen = {} if choice is None or main is None else {sch.get(main).name_hint: choice}
     if choice is not None and choice.inline_pad:

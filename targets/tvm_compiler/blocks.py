@@ -69,9 +69,9 @@ def weights_of(block: Any) -> tuple[int, Any] | None:
     spatial = [v.var for v in block.iter_vars if v.iter_type == SPATIAL]
     summed = [v.var for v in block.iter_vars if v.iter_type == REDUCING]
     for i, read in enumerate(block.reads):
-        *rest, last = (r.min for r in read.region)
-        used = [v for place in rest for v in undefined_vars(place)]
-        if rest and last.same_as(spatial[-1]) and used:
+        places = [r.min for r in read.region]
+        used = [v for place in places[:-1] for v in undefined_vars(place)]
+        if used and spatial and places[-1].same_as(spatial[-1]):
             if all(any(v.same_as(w) for w in summed) for v in used):
                 return i, read.source
     return None

@@ -110,7 +110,11 @@ def _compiled_block(row: TargetResult, manifest: Mapping[str, Any], result: Comp
         lines.append(("tuned", _tuned(notes["tuning"], row.measured.get("tuning"))))
     if row.measured.get("beside"):
         lines.append(("latency", _beside(row.measured["beside"])))
+    if memory := _memory(notes):
+        lines.insert(1, ("memory", memory))
     stand_in = _stand_in(target["device"], notes.get("verified_on", target["device"]))
+    if passed and "emulator" in notes:
+        stand_in = f"in {notes['emulator']}, not on the processor itself"
     if passed and stand_in:
         lines.append(("", stand_in))
     path = shlex.quote(str(row.bundle))
@@ -171,7 +175,21 @@ def _beside(figures: Mapping[str, Any]) -> str:
 
 def _stand_in(device: str, ran_on: str) -> str:
     """That the artifact ran elsewhere than on its target's device; "" where it did not."""
+    if ran_on.startswith(f"{device} ("):  # an emulator, which is named
+        return f"on {ran_on}"
     return "" if device == ran_on else f"on {ran_on}: {device} is absent here"
+
+
+def _memory(notes: Mapping[str, Any]) -> str:
+    """What the artifact takes of memory, where all of it is planned; "" where it is not."""
+    if "memory_bytes" not in notes:
+        return ""
+    arena, weights = format_bytes(notes["arena_bytes"]), format_bytes(notes["weight_bytes"])
+    text = f"{format_bytes(notes['memory_bytes'])} (arena {arena}), weights {weights}"
+    if "flash_bytes" not in notes:
+        return text
+    flash, ram = format_bytes(notes["flash_bytes"]), format_bytes(notes["ram_bytes"])
+    return f"{text}; all in all flash {flash}, RAM {ram} and a stack"
 
 
 def _nodes(result: CompileResult | OptimizeResult) -> str:

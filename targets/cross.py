@@ -190,7 +190,12 @@ def _zig(gnu: str, flags: tuple[str, ...]) -> Compiler | None:
     target, *more = known.zig
     options = ("-target", target, *more, *_of_zig(flags))
     place = os.environ.get("ZIG_GLOBAL_CACHE_DIR") or str(cache_folder() / ZIG)
-    start = ("env", f"ZIG_GLOBAL_CACHE_DIR={place}", f"ZIG_LOCAL_CACHE_DIR={place}", program)
+    start = (
+        shutil.which("env") or "/usr/bin/env",
+        f"ZIG_GLOBAL_CACHE_DIR={place}",
+        f"ZIG_LOCAL_CACHE_DIR={place}",
+        program,
+    )
     return Compiler(gnu, (*start, "cc", *options), (*start, "c++", *options))
 
 

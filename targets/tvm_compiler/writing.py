@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from infc.targets import Artifact, cross
+from infc.targets.tvm_compiler.emulated import emulator_of
 from infc.targets.tvm_compiler.library import place_bytes, write_library
 from infc.targets.tvm_compiler.settings import (
     cpu_of,
@@ -41,6 +42,9 @@ def write(plan: Plan, job: BuildJob) -> Artifact:
         "kernels": len(plan.kernels),
         "calls": len(plan.calls),
     }
+    emulator = emulator_of(target)
+    if emulator is not None:
+        notes["emulator"] = emulator.name
     if not is_static(target):
         output = job.output / ENTRY
         sizes = write_library(plan, cpu, output, scratch, "the model", compiler.c, threads=threads)

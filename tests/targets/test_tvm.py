@@ -19,7 +19,7 @@ from onnx import parser
 
 from infc.diagnostics import InfcError
 from infc.signature import TensorSpec
-from infc.targets import BackEndError, BuildJob, RunJob, Target, configure, look_up, tvm
+from infc.targets import BuildJob, RunJob, Target, configure, cross, look_up, tvm
 from infc.targets.tvm_compiler import cpus
 from infc.targets.tvm_compiler.cpus import CPUS, Cpu, UnknownCpuError
 from infc.targets.tvm_compiler.tiles import Tile, tile_for
@@ -314,8 +314,10 @@ def test_a_missing_compiler(
     tvm_is_there: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(BackEndError, match="no C compiler was found"):
+    monkeypatch.setattr(cross, "zig_program", lambda: None)
+    with pytest.raises(InfcError, match="a C compiler for .*-linux-gnu was not found") as caught:
         build(small_model(), tmp_path)
+    assert caught.value.diagnostics[0].code == "E501"
 
 
 V3 = "avx avx2 bmi1 bmi2 f16c fma movbe cx16 popcnt sse4_1 sse4_2 ssse3"

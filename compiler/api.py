@@ -298,6 +298,7 @@ def verify(
     toolchains: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
     progress: Progress = _silent,
+    remote: str = "",
 ) -> VerifyResult:
     """Run the artifact of `bundle` and compare it with the source model.
 
@@ -313,10 +314,12 @@ def verify(
             their workers run in.
         allow_pickle: whether the source's file may run code when it is loaded.
         progress: called with ("", step) as each step begins.
+        remote: the device that it is to run on, `tracker://host:port/key`; "" for this machine.
 
     Raises:
         InfcError: E602 or E603 where an output is outside its threshold, E702 for a damaged
-            bundle, E501 and E703 where the loader cannot be compiled.
+            bundle, E516 and E517 for a device that cannot be had or is lost, E501 and E703 where
+            the loader cannot be compiled.
     """
     _require_through(through)
     return driver.verify(
@@ -328,6 +331,7 @@ def verify(
         toolchains=toolchains,
         allow_pickle=allow_pickle,
         progress=progress,
+        remote=remote,
     )
 
 

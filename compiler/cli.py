@@ -36,6 +36,7 @@ from infc.options import (
     calibration_options,
     common_options,
     deferred_option,
+    device_option,
     fallback_option,
     import_options,
     inputs_of,
@@ -414,6 +415,7 @@ def inspect(path: Path) -> Output:
 @reference_options
 @pickle_option
 @toolchain_option
+@device_option
 @limit_options
 @progress_options
 @config_option
@@ -436,6 +438,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
             toolchains=toolchains,
             allow_pickle=rest["allow_pickle"],
             progress=progress,
+            remote=rest["remote"],
         )
     return results.verified(result)
 

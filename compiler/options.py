@@ -325,6 +325,12 @@ remote_option = click.option(
     default="",
     help="Build and verify the engine on that machine; it needs Python 3 and TensorRT.",
 )
+device_option = click.option(
+    "--remote",
+    metavar="tracker://HOST[:PORT]/KEY",
+    default="",
+    help="Run the artifact on a device that a tracker has (`infc device`).",
+)
 stand_in_option = click.option(
     "--stand-in",
     metavar="MODULE",

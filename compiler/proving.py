@@ -18,13 +18,15 @@ from infc import (
     verification,
 )
 from infc.bundle import Bundle
+from infc.diagnostics import fail
 from infc.feeds import typical_feeds, write_feeds
 from infc.frontends import recorded
 from infc.frontends.frameworks import of_back_ends
 from infc.outcomes import Progress, VerifyResult, silent
 from infc.reference import reference_sets
 from infc.request import VerifyOptions, WorkerLimits
-from infc.targets import Target
+from infc.targets import Target, back_end
+from infc.targets.abilities import remote_of
 from infc.verification import Sets
 
 
@@ -38,19 +40,23 @@ def verify(
     toolchains: Mapping[str, str] | None = None,
     allow_pickle: bool = False,
     progress: Progress = silent,
+    remote: str = "",
 ) -> VerifyResult:
     """Run the bundle's artifact again and compare it with the source model.
 
     The reference is the one recorded in the bundle, or, where `source` names the model, that
     model run now with `options`; `allow_pickle` lets its file run code. `through` is `runtime`,
-    `cpp` or `java`. `toolchains` maps the bundle's back end, and the source's framework, to the
-    environments that their workers run in.
+    `cpp` or `java`; `remote` a device elsewhere that the artifact runs on. `toolchains` maps the
+    bundle's back end, and the source's framework, to the environments that their workers run in.
 
     Raises:
         InfcError: E702 for a damaged bundle, E602 or E603 where an output is outside its
-            threshold, and what building and running the loader may raise.
+            threshold, and what building and running the loader may raise; E110 for a `remote`
+            that the back end cannot run on, E516 and E517.
     """
     subject, target = _open(path, toolchains)
+    if remote:
+        _require_remote(remote, target, through)
     threshold = comparison.THRESHOLDS[target.precision]
     with verification.scratch_folder() as scratch:
         if source is not None:
@@ -65,12 +71,13 @@ def verify(
             sets = replace(sets, native=native)
         else:
             sets = verification.recorded_sets(subject)
-        progress("", f"running the artifact through {through}")
-        answers, ran_on = _run_bundle(subject, target, sets, through, scratch, limits)
+        progress("", f"running the artifact {f'on {remote}' if remote else f'through {through}'}")
+        answers, ran_on = _run_bundle(subject, target, sets, through, scratch, limits, remote)
         errors = verification.compare_sets(sets, answers, threshold)
     code = "E602" if through == "runtime" else "E603"
+    through, device = remote or through, remote or target.device
     comparison.require(errors, code, f"`{path}` through {through}", "compile the model again")
-    return VerifyResult(path, through, len(sets.feeds), errors, target.device, ran_on)
+    return VerifyResult(path, through, len(sets.feeds), errors, device, ran_on)
 
 
 def bench(
@@ -122,12 +129,41 @@ def _open(path: Path, toolchains: Mapping[str, str] | None) -> tuple[Bundle, Tar
     return replace(subject, manifest={**subject.manifest, "target": target.to_json()}), target
 
 
+def _require_remote(remote: str, target: Target, through: str) -> None:
+    """Refuse a device elsewhere that nothing here can run on.
+
+    Raises:
+        InfcError: E110.
+    """
+    check = remote_of(back_end(target.back_end))
+    if check is None:
+        raise fail(
+            "E110",
+            f"`--remote {remote}`: artifacts of `{target.back_end}` run on no device elsewhere",
+            help="copy the bundle there, and verify it there",
+        )
+    if through != "runtime":
+        raise fail(
+            "E110",
+            f"`--remote` and `--through {through}` do not go together",
+            help="a device's server runs the artifact itself; leave one of the two away",
+        )
+    check(remote)
+
+
 def _run_bundle(
-    subject: Bundle, target: Target, sets: Sets, through: str, scratch: Path, limits: WorkerLimits
+    subject: Bundle,
+    target: Target,
+    sets: Sets,
+    through: str,
+    scratch: Path,
+    limits: WorkerLimits,
+    remote: str,
 ) -> tuple[tuple[Path, ...], str]:
     """The folders of the answers, and the device that gave them."""
     if through == "runtime":
-        return verification.run_artifact(sets, target, subject.entry, scratch / "run", limits)
+        place = scratch / "run"
+        return verification.run_artifact(sets, target, subject.entry, place, limits, 1, remote)
     answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
     feeds = native_types.encoded(sets.feeds, sets.native, scratch / "native")
     loaders.run_through(subject, through, feeds, answers, scratch, limits)

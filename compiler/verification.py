@@ -175,16 +175,26 @@ def check_artifact(
 
 
 def run_artifact(
-    sets: Sets, target: Target, entry: Path, scratch: Path, limits: WorkerLimits, threads: int = 1
+    sets: Sets,
+    target: Target,
+    entry: Path,
+    scratch: Path,
+    limits: WorkerLimits,
+    threads: int = 1,
+    remote: str = "",
 ) -> tuple[tuple[Path, ...], str]:
-    """Run an artifact on every input set; return the folders of its answers, and the device."""
+    """Run an artifact on every input set; return the folders of its answers, and the device.
+
+    `remote` is a device elsewhere, "" for this machine.
+    """
+    how = (limits, threads, remote)
     if not sets.native:
-        return _run_artifact(sets.feeds, sets.reference, target, entry, scratch, limits, threads)
+        return _run_artifact(sets.feeds, sets.reference, target, entry, scratch, *how)
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="native-", dir=scratch))
     feeds = native_types.encoded(sets.feeds, sets.native, place / "feeds")
     reference = native_types.encoded(sets.reference, sets.native, place / "reference")
-    answers, device = _run_artifact(feeds, reference, target, entry, scratch, limits, threads)
+    answers, device = _run_artifact(feeds, reference, target, entry, scratch, *how)
     return native_types.decoded(answers, sets.native, place / "answers"), device
 
 
@@ -196,6 +206,7 @@ def _run_artifact(
     scratch: Path,
     limits: WorkerLimits,
     threads: int,
+    remote: str,
 ) -> tuple[tuple[Path, ...], str]:
     """`run_artifact`, in the artifact's types; those of its answers are the reference's."""
     what = f"`{target.back_end}` while running the artifact"
@@ -203,6 +214,8 @@ def _run_artifact(
     module, worker = module_of(target.back_end), _runner(target)
     if threads != 1:
         what += f" on {threads} threads"
+    if remote:
+        what += f" on {remote}"
     with sealing.opened(entry, target, scratch) as plain:
         if worker.native:
             return native_runs.run(plain, target, feeds, reference, scratch, limits, threads)
@@ -210,6 +223,7 @@ def _run_artifact(
             **_run_payload(plain, target, list(load_tensors(feeds[0])), list(types)),
             "output_types": types,
             "threads": threads,
+            "remote": remote,
         }
         return _run_on(module, worker, payload, feeds, scratch, limits, what)
 

@@ -158,6 +158,8 @@ class RunJob:
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
     threads: int = 1
+    remote: str = ""
+    """The device elsewhere that it is to run on, as the user names it; "" for this machine."""
 
 
 @dataclass(frozen=True, slots=True)

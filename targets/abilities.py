@@ -10,6 +10,7 @@ tools      its artifacts are compiled by programs that may not be here
 tune       it can measure kernels to find faster ones, and uses what it found when it builds
 PEER       the back end whose time for the same model is told beside its artifact's
 deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
+remote     its artifacts can be run on a device elsewhere: checks how the user names that
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
 
@@ -114,6 +115,15 @@ def is_tunable(end: BackEnd) -> bool:
 def peer_of(end: BackEnd) -> str:
     """The back end whose time is told beside that of an artifact of `end`; "" for none."""
     return str(getattr(end, "PEER", ""))
+
+
+def remote_of(end: BackEnd) -> Callable[[str], object] | None:
+    """What checks the name of a device elsewhere, None where `end` runs artifacts only here.
+
+    It raises E110.
+    """
+    remote: Callable[[str], object] | None = getattr(end, "remote", None)
+    return remote
 
 
 def release_of(end: BackEnd, entry: Path) -> str | None:

@@ -99,6 +99,13 @@ def cross(target: Target) -> Cross | None:
     return settings.cross_of(target)
 
 
+def remote(address: str) -> object:
+    """A device that a tracker has, `tracker://HOST[:PORT]/KEY`."""
+    from infc.targets.tvm_compiler.device_address import DeviceAddress
+
+    return DeviceAddress.parse(address)
+
+
 def tools(target: Target) -> None:
     """A C compiler for the processor."""
     settings.require_tools(target)
@@ -193,6 +200,13 @@ def open(job: RunJob) -> Runner:
     """
     from infc.targets.tvm_compiler.emulated import Emulated, emulator_of
     from infc.targets.tvm_compiler.opened import Model
+
+    if job.remote:
+        if job.entry.suffix == ".a":
+            raise BackEndError("a static library is a part of a program, which no device is sent")
+        from infc.targets.tvm_compiler.device_session import Remote
+
+        return Remote(job).run
 
     absent = settings.absence(job.target)
     if absent:

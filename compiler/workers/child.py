@@ -78,6 +78,7 @@ def _run_job(payload: Mapping[str, Any]) -> RunJob:
         tuple(payload["outputs"]),
         tuple(payload["inputs"]),
         payload["threads"],
+        payload.get("remote", ""),
     )
 
 
@@ -90,7 +91,7 @@ def _run(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:
     for feeds, outputs in payload["sets"]:
         results = run(load_tensors(Path(feeds)))
         save_tensors(Path(outputs), {name: results[name] for name in payload["outputs"]})
-    return {"ran_on": end.device(Target.from_json(payload["target"]))}
+    return {"ran_on": payload.get("remote") or end.device(Target.from_json(payload["target"]))}
 
 
 def _bench(end: BackEnd, payload: Mapping[str, Any]) -> dict[str, Any]:

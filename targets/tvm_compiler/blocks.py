@@ -71,7 +71,8 @@ def weights_of(block: Any) -> tuple[int, Any] | None:
     for i, read in enumerate(block.reads):
         places = [r.min for r in read.region]
         used = [v for place in places[:-1] for v in undefined_vars(place)]
-        if used and spatial and places[-1].same_as(spatial[-1]):
-            if all(any(v.same_as(w) for w in summed) for v in used):
-                return i, read.source
+        if not used or not spatial or not places[-1].same_as(spatial[-1]):
+            continue
+        if all(any(v.same_as(w) for w in summed) for v in used):
+            return i, read.source
     return None

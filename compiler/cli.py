@@ -20,6 +20,7 @@ import click
 
 from infc import __version__, completion
 from infc.config import config_option
+from infc.device_verbs import device
 from infc.diagnostics import (
     CODES,
     Diagnostic,
@@ -608,6 +609,7 @@ def doctor(names: tuple[str, ...]) -> Output:
 cli.add_command(tune)
 cli.add_command(package)
 cli.add_command(toolchain)
+cli.add_command(device)
 
 
 @verb

@@ -42,13 +42,19 @@ def entries() -> dict[str, str]:
     found = {}
     for entry, name in LIBRARIES.items():
         found[entry] = _find(name, [root / "lib" for root in _roots()])
-    for entry, name in HEADERS.items():
-        folders = [
-            root / sub for root in _roots() for sub in ("include", "3rdparty/dlpack/include")
-        ]
-        path = _find(name, folders)
-        found[entry] = path.removesuffix(f"/{name}")
+    for entry, path in zip(HEADERS, headers(), strict=True):
+        found[entry] = path
     return found
+
+
+def headers() -> list[str]:
+    """The folders of tvm_ffi's headers, and of DLPack's.
+
+    Raises:
+        InfcError: E501 where one of them is missing.
+    """
+    folders = [root / sub for root in _roots() for sub in ("include", "3rdparty/dlpack/include")]
+    return [_find(name, folders).removesuffix(f"/{name}") for name in HEADERS.values()]
 
 
 def _find(name: str, folders: list[Path]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from infc.targets import Artifact, cross
@@ -31,8 +33,13 @@ def write(plan: Plan, job: BuildJob) -> Artifact:
         InfcError: E208, it takes too much memory; E501, there is no C compiler for the processor.
         CompilerError: the C compiler refuses.
     """
+    with TemporaryDirectory(prefix="infc-tvm-") as scratch:
+        return _write(plan, job, Path(scratch))
+
+
+def _write(plan: Plan, job: BuildJob, scratch: Path) -> Artifact:
     target, cpu = job.target, cpu_of(job.target)
-    threads, scratch = has_threads(target), job.output.parent / "tvm-objects"
+    threads = has_threads(target)
     require_memory(target, cpu, place_bytes(plan, cpu, threads=threads), plan.arena_bytes)
     named = target.options.get("compiler", "")
     compiler = cross.find_compiler(cpu.triple, named, cpu.flags)
@@ -80,8 +87,8 @@ def write_vm(module: Any, job: BuildJob, open_dims: Sequence[str]) -> Artifact:
 
     cpu = cpu_of(job.target)
     compiler = cross.find_compiler(cpu.triple, job.target.options.get("compiler", ""), cpu.flags)
-    scratch = job.output.parent / "tvm-objects"
-    made = write_machine(module, cpu, job.output / VM_ENTRY, scratch, compiler.c)
+    with TemporaryDirectory(prefix="infc-tvm-") as scratch:
+        made = write_machine(module, cpu, job.output / VM_ENTRY, Path(scratch), compiler.c)
     reason = "`-X form=vm`" if "form" in job.target.options else f"open: {', '.join(open_dims)}"
     notes: dict[str, Any] = {
         "cpu": {"triple": cpu.triple, "mcpu": cpu.mcpu, "features": list(cpu.features)},

@@ -193,8 +193,14 @@ def fuse(module: Any, cpu: Cpu) -> Fused:
 def scheduled(kernel: Kernel, cpu: Cpu, choice: Choice | None = None) -> tuple[Any, Choice | None]:
     """`kernel` as chosen, or else by rule, and how that is.
 
-    Where neither fits it is left as it is and runs on one thread, and the log says so.
+    Where neither fits it is left as it is and runs on one thread, and the log says so. A kernel
+    that is written as statements (serial_converters.py) has no schedule.
     """
+    from tvm.s_tir import SBlockRealize
+
+    body = kernel.func.body
+    if not isinstance(body, SBlockRealize) or body.block.name_hint != "root":
+        return kernel.func.with_attr("tirx.is_scheduled", True), None
     for given in (choice, None):
         how = given if given is not None else kernel.rule(cpu)
         try:

@@ -126,8 +126,8 @@ def test_what_the_importer_reads_a_part_of(tmp_path: Path) -> None:
 
 
 def test_remainders_shifts_and_powers(tmp_path: Path) -> None:
-    model = parsed("""agraph (int32[6] a, int32[6] b, uint8[6] u, uint8[6] by, float[6] x, float[6] y,
-                            int64[3] base, int64[3] exponent, float[3] root) => (
+    model = parsed("""agraph (int32[6] a, int32[6] b, uint8[6] u, uint8[6] by, float[6] x,
+                            float[6] y, int64[3] base, int64[3] exponent, float[3] root) => (
             int32[6] floored, int32[6] truncated, float[6] rest, float[6] like_c,
             uint8[6] left, uint8[6] right, int64[3] power, float[3] mixed) {
         floored = Mod(a, b)
@@ -154,9 +154,10 @@ def test_remainders_shifts_and_powers(tmp_path: Path) -> None:
 
 
 def test_what_is_computed_step_by_step(tmp_path: Path) -> None:
-    model = parsed("""agraph (float[3, 7] x, int64[2, 7] i, float[2, 7] u, int64[2, 2] p, float[2] v,
-                            int64[3] lengths, float[4, 3, 2] t, int64[3] hot) => (
-            float[3, 4] most, int64[3, 4] where_most, float[2, 7] least, int64[2, 7] where_least,
+    model = parsed("""agraph (float[3, 7] x, int64[2, 7] i, float[2, 7] u, int64[2, 2] p,
+                            float[2] v, int64[3] lengths, float[4, 3, 2] t, int64[3] hot) => (
+            float[3, 4] most, int64[3, 4] where_most,
+            float[2, 7] least, int64[2, 7] where_least,
             float[3, 7] sums, float[3, 7] after, float[3, 7] put, float[3, 7] added,
             float[3, 7] at, float[3, 7] highest, float[4, 3, 2] turned, float[3, 5] onehot) {
         four = Constant<value = int64[1] {4}>()

@@ -45,19 +45,36 @@ def path_of(name: str) -> Path:
     return Path(name)
 
 
-def compiled(name: str, folder: Path) -> tuple[dict[str, Path], dict[str, float]]:
-    """The bundle for each target, and how many seconds it took."""
+def compiled(
+    name: str, folder: Path, tune: str | None
+) -> tuple[dict[str, Path], dict[str, float], dict[str, Any]]:
+    """The bundle for each target, how many seconds it took, and what a tuning found."""
     import infc
+    from infc.tuning_options import parse_tuning
 
-    found, seconds = {}, {}
-    for target in TARGETS:
+    found, seconds, tuned = {}, {}, {}
+    for label, target in ((k, k.partition("-")[0]) for k in labels(tune)):
         start = time.perf_counter()
-        infc.compile(
-            path_of(name), target, folder, name="net", inputs=INPUTS.get(name), loaders=["cpp"]
+        # What others found on this machine is nobody's measurement: `off` is by rule alone.
+        wanted = parse_tuning(tune if label.endswith("-tuned") else "off")
+        result = infc.compile(
+            path_of(name),
+            target,
+            folder / label,
+            name="net",
+            inputs=INPUTS.get(name),
+            loaders=["cpp"],
+            tuning=wanted if target == "tvm" else None,
         )
-        seconds[target] = time.perf_counter() - start
-        found[target] = folder / f"net-{target}"
-    return found, seconds
+        seconds[label] = time.perf_counter() - start
+        tuned.update(result.results[0].measured.get("tuning", {}))
+        found[label] = folder / label / f"net-{target}"
+    return found, seconds, tuned
+
+
+def labels(tune: str | None) -> tuple[str, ...]:
+    """What is raced: the peer first."""
+    return (*TARGETS, *(["tvm-tuned"] if tune else []))
 
 
 def race(commands: dict[str, list[str]], rounds: int) -> dict[str, Any]:
@@ -83,11 +100,26 @@ def with_threads(command: list[str], threads: int) -> list[str]:
     return [*command[: at + 1], str(threads), *command[at + 2 :]]
 
 
+def show(name: str, threads: int, row: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Print a line for each artifact but the peer's."""
+    peer, *rest = row
+    for label in rest:
+        ours = row[label]
+        print(
+            f"{name:18} {threads} thread{'s' if threads > 1 else ' '}  "
+            f"{label} {ours['min_ms']:8.3f} ms  {peer} {row[peer]['min_ms']:8.3f} ms  "
+            f"least {ours['min_ratio']:.2f}x  median {ours['median_ratio']:.2f}x  "
+            f"compiled in {seconds[label]:.0f} s",
+            flush=True,
+        )
+
+
 def main() -> int:
     """Print a line for each model and number of threads."""
     parser = argparse.ArgumentParser(prog="scripts/bench tvm")
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--tune", metavar="trials=N|minutes=M", help="race a tuned artifact too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = options.models or [*SHAPES, "digits", "ultraface"]
@@ -97,23 +129,23 @@ def main() -> int:
             print(f"{name}: {path_of(name)} is not there", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory(prefix="infc-bench-") as folder:
-            found, seconds = compiled(name, Path(folder))
+            found, seconds, tuned = compiled(name, Path(folder), options.tune)
             commands = programs(found, Path(folder))
-            rows: dict[str, Any] = {"seconds": seconds}
+            rows: dict[str, Any] = {"seconds": seconds, "tuning": tuned}
             for threads in THREADS:
                 row = race(
                     {k: with_threads(c, threads) for k, c in commands.items()}, options.rounds
                 )
                 rows[str(threads)] = row
                 if not options.json:
-                    ours, peer = row["tvm"], row["onnxruntime"]
-                    print(
-                        f"{name:18} {threads} thread{'s' if threads > 1 else ' '}  "
-                        f"tvm {ours['min_ms']:8.3f} ms  onnxruntime {peer['min_ms']:8.3f} ms  "
-                        f"least {ours['min_ratio']:.2f}x  median {ours['median_ratio']:.2f}x  "
-                        f"compiled in {seconds['tvm']:.0f} s",
-                        flush=True,
-                    )
+                    show(name, threads, row, seconds)
+            if tuned and not options.json:
+                print(
+                    f"{name:18} {tuned['trials']} trials in {tuned['seconds']:.0f} s, "
+                    f"{tuned['measured']} of {tuned['kernels']} kernels: "
+                    f"{tuned['rule_ms']:.3f} -> {tuned['best_ms']:.3f} ms",
+                    flush=True,
+                )
             table[name] = rows
     if options.json:
         print(json.dumps(table, indent=2))

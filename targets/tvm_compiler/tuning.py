@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 FRESH = 5
 """New choices in a round."""
+ENOUGH = 64
+"""Choices of one kernel."""
 NOTICEABLE = 0.98
 """Times the best so far: more is noise."""
 
@@ -77,8 +79,10 @@ class _Subject:
         return frozenset(self.record.tried if self.record else ())
 
     def fresh(self, cpu: Cpu) -> list[Choice]:
-        """What to try next; nothing once all is tried."""
+        """What to try next; nothing once all is tried, or enough."""
         found: dict[str, Choice] = {}
+        if len(self.tried) >= ENOUGH:
+            return []
         known = {str(self.rule), str(self.best), *self.tried}
         for choice in proposals(self.extents, cpu, self.best):
             if str(choice) not in known:

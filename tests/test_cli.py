@@ -53,7 +53,10 @@ def test_every_verb_has_json_and_traceback() -> None:
     names = (
         "compile optimize quantize finish inspect verify debug-accuracy bench targets passes doctor"
     )
-    assert list(cli.commands) == [*names.split(), "package", "toolchain", "explain", "completion"]
+    assert list(cli.commands) == [
+        *names.split(),
+        *("tune", "package", "toolchain", "explain", "completion"),
+    ]
     group = cli.commands["toolchain"]
     assert isinstance(group, click.Group)
     assert list(group.commands) == ["list", "install", "remove", "lock"]

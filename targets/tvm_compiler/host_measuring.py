@@ -13,11 +13,17 @@ import json
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.measuring import Argument, Candidate, Timing
+from infc.targets.tvm_compiler.measuring import (
+    Argument,
+    Candidate,
+    MeasuringError,
+    Timing,
+)
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -60,7 +66,7 @@ class HostMeasurer:
         """What a child found, and the candidate that it was lost with, and why."""
         found: dict[int, Timing] = {}
         at = numbers[0]
-        with _child(lambda tell: _time_all(candidates, numbers, self._cpu, tell)) as (pid, lines):
+        with _child(lambda tell: self.work(candidates, numbers, tell)) as (pid, lines):
             deadline = time.monotonic() + self._timeout_s
             while True:
                 line = lines.get(deadline)
@@ -71,6 +77,8 @@ class HostMeasurer:
                     break
                 row = json.loads(line)
                 deadline = time.monotonic() + self._timeout_s
+                if "gone" in row:
+                    raise MeasuringError(row["gone"])
                 if "done" in row:
                     return found, None
                 at = row["candidate"]
@@ -80,8 +88,22 @@ class HostMeasurer:
                     found[at] = Timing(row["seconds"])
         return found, (at, "it crashed")
 
+    def work(
+        self, candidates: Sequence[Candidate], numbers: Sequence[int], tell: Callable[..., None]
+    ) -> None:
+        """What a child does: it tells how far it is, and what it found."""
+        os.environ["TVM_NUM_THREADS"] = "1"
+        import tvm
+
+        target = tvm.target.Target(self._cpu.target())
+        time_all(candidates, numbers, lambda _, candidate: _compiled(candidate, target), tell)
+
     def close(self) -> None:
         """Nothing is kept between rounds."""
+
+
+_FORKING = threading.Lock()
+"""A child that another thread forks meanwhile would hold this one's pipe open."""
 
 
 class _Lines:
@@ -110,6 +132,7 @@ class _Lines:
 @contextlib.contextmanager
 def _child(work: Callable[[Callable[..., None]], None]) -> Iterator[tuple[int, _Lines]]:
     """Fork; the child does `work`, which tells rows of JSON, and ends. It is gone afterwards."""
+    _FORKING.acquire()
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -126,6 +149,7 @@ def _child(work: Callable[[Callable[..., None]], None]) -> Iterator[tuple[int, _
         finally:
             os._exit(status)
     os.close(writing)
+    _FORKING.release()
     try:
         yield pid, _Lines(reading)
     finally:
@@ -146,20 +170,24 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _time_all(
-    candidates: Sequence[Candidate], numbers: Sequence[int], cpu: Cpu, tell: Callable[..., None]
+def time_all(
+    candidates: Sequence[Candidate],
+    numbers: Sequence[int],
+    ready: Callable[[int, Candidate], Callable[[int], float]],
+    tell: Callable[..., None],
 ) -> None:
-    """Compile the candidates, run each once, and time them in turns. In the child."""
-    os.environ["TVM_NUM_THREADS"] = "1"
-    import tvm
+    """Run each candidate once, and time them in turns. In the child.
 
-    target = tvm.target.Target(cpu.target())
+    `ready` gives a function that runs a candidate so many times, and gives the mean of the seconds.
+    """
     runs: dict[int, Callable[[int], float]] = {}
     for i in numbers:
         tell(candidate=i)
         try:
-            runs[i] = _compiled(candidates[i], target)
+            runs[i] = ready(i, candidates[i])
             runs[i](1)
+        except ConnectionError:
+            raise
         except Exception as error:
             runs.pop(i, None)
             tell(

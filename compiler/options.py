@@ -329,7 +329,7 @@ device_option = click.option(
     "--remote",
     metavar="tracker://HOST[:PORT]/KEY",
     default="",
-    help="Run the artifact on a device that a tracker has (`infc device`).",
+    help="Run or measure on the devices of that name that a tracker has (`infc device`).",
 )
 stand_in_option = click.option(
     "--stand-in",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from infc import completion
 from infc.diagnostics import fail
 from infc.options import (
     common_options,
+    device_option,
     import_options,
     inputs_of,
     limit_options,
@@ -126,6 +128,7 @@ x_option = click.option(
 @import_options
 @pickle_option
 @toolchain_option
+@device_option
 @limit_options
 @progress_options
 def model(
@@ -154,7 +157,7 @@ def model(
         limits=limits_of(rest),
         toolchains=toolchains_of(rest),
         reading=reading_of(rest),
-        tuning=budget_for(trials, minutes),
+        tuning=replace(budget_for(trials, minutes), remote=rest["remote"]),
     )
     with progress_of(rest) as progress:
         from infc import tune_results, tuning

@@ -18,7 +18,7 @@ from infc.outcomes import Progress, TuneResult, silent
 from infc.request import Precision, Request, WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Artifact, BackEnd, Target, module_of
-from infc.targets.abilities import is_tunable
+from infc.targets.abilities import is_tunable, remote_of
 from infc.tuning_options import TuningOptions
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def require_tunable(options: TuningOptions, chosen: Sequence[Target]) -> None:
     Raises:
         InfcError: E110.
     """
+    if options.remote:
+        _require_remote(options.remote, chosen)
     asked = options.measures or options.databases
     if asked and not any(is_tunable(targets.back_end(t.back_end)) for t in chosen):
         names = ", ".join(f"`{t.name}`" for t in chosen)
@@ -42,6 +44,18 @@ def require_tunable(options: TuningOptions, chosen: Sequence[Target]) -> None:
             f"{names} has no kernels that could be tuned",
             help="`--tune` and `--tuning-database` are for the back end `tvm`",
         )
+
+
+def _require_remote(remote: str, chosen: Sequence[Target]) -> None:
+    """Refuse devices elsewhere where no target can use them, and what names none.
+
+    Raises:
+        InfcError: E110.
+    """
+    for target in chosen:
+        check = remote_of(targets.back_end(target.back_end))
+        if check is not None:
+            check(remote)
 
 
 def tune(

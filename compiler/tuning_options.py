@@ -22,13 +22,15 @@ class TuningOptions:
 
     It ends after `trials` kernels, or after `minutes`; 0 is for no such limit, and with both 0
     nothing is measured. `databases` are files of records, the first that knows a kernel wins, and
-    the records of INFC_HOME come last. With `off` no record is used at all.
+    the records of INFC_HOME come last. With `off` no record is used at all. `remote` names devices
+    elsewhere that it measures on, "" this machine.
     """
 
     trials: int = 0
     minutes: float = 0.0
     off: bool = False
     databases: tuple[Path, ...] = ()
+    remote: str = ""
 
     @property
     def measures(self) -> bool:
@@ -42,6 +44,7 @@ class TuningOptions:
             "minutes": self.minutes,
             "off": self.off,
             "databases": [str(path.resolve()) for path in self.databases],
+            "remote": self.remote,
         }
 
     @classmethod

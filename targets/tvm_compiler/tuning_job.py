@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from infc.targets.tvm_compiler.tuning import Estimate
 
 
-def measurer_for(target: Target, cpu: Cpu) -> Measurer:
-    """What times kernels for `target`.
+def measurer_for(target: Target, cpu: Cpu, remote: str = "") -> Measurer:
+    """What times kernels for `target`, on this machine or on the devices that `remote` names.
 
     Raises:
-        InfcError: E205 where this machine cannot run them.
+        InfcError: E205 where this machine cannot run them, E516 where no device can be had.
     """
+    if remote:
+        from infc.targets.tvm_compiler.device_measuring import DeviceMeasurer
+
+        return DeviceMeasurer(cpu, remote, target.options.get("compiler", ""))
     from infc.targets import cross
     from infc.targets.tvm_compiler.host_measuring import HostMeasurer
 
@@ -33,7 +37,8 @@ def measurer_for(target: Target, cpu: Cpu) -> Measurer:
     raise fail(
         "E205",
         f"kernels for `{target.name}` ({cpu.mcpu}, {cpu.triple}) cannot be timed on this machine",
-        help="tune on a machine of that kind, and use the file of `infc tune export` here",
+        help="tune on such a device over TVM RPC (`--remote`), or on a machine of that kind and "
+        "use the file of `infc tune export` here",
     )
 
 
@@ -61,7 +66,7 @@ def tune(
     from infc.targets.tvm_compiler.tuning import Budget, Tuner
 
     file, wanted = file_for(cpu), empty(cpu, compiler_name())
-    measurer = measurer_for(target, cpu)
+    measurer = measurer_for(target, cpu, options.remote)
     known: dict[str, Record] = {}
     for database in reversed(databases(options, cpu)):
         known.update(database.records)

@@ -57,7 +57,7 @@ def write_machine(
     )
     executable.export_library(
         str(output),
-        fcompile=_linker(compiler, scratch),
+        fcompile=linker(compiler, scratch),
         addons=[str(facts)],
         workspace_dir=str(scratch),
     )
@@ -116,7 +116,7 @@ def _in_order(module: Any, _: Any) -> Any:
     return module
 
 
-def _linker(compiler: Sequence[str], scratch: Path) -> Callable[..., None]:
+def linker(compiler: Sequence[str], scratch: Path) -> Callable[..., None]:
     """What TVM calls with the object files; the same ones give the same bytes."""
 
     def link(output: str, files: Sequence[str], **_: Any) -> None:

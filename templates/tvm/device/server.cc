@@ -283,18 +283,6 @@ std::string place_of(const std::string& name) {
   return work_folder + "/" + name;
 }
 
-template <class Function>
-auto told(Function function) {
-  return [function](auto... arguments) {
-    try {
-      return function(arguments...);
-    } catch (const std::runtime_error& error) {
-      TVM_FFI_THROW(RuntimeError) << error.what();
-    }
-    TVM_FFI_UNREACHABLE();
-  };
-}
-
 void add_functions() {
   ffi::reflection::GlobalDef()
       .def("tvm.rpc.server.workpath",
@@ -338,11 +326,14 @@ void serve(Socket client, double limit_s, const ffi::Function& loop, const Socke
     ::close(listener.get());
     work_folder = folder;
     if (limit_s > 0) alarm(static_cast<unsigned>(limit_s) + 1);
-    try {
-      loop(client.release());
-    } catch (const std::exception& error) {
-      std::fprintf(stderr, "session: %s\n", error.what());
-    }
+    // Not as C++: this program's standard library may be another one than TVM's, and an error that
+    // was made there is none to be looked at here. A client that just leaves is an error, too.
+    TVMFFIAny argument{}, answer{};
+    argument.type_index = kTVMFFIInt;
+    argument.v_int64 = client.release();
+    const TVMFFIObjectHandle function =
+        ffi::details::ObjectUnsafe::TVMFFIObjectPtrFromObjectRef(loop);
+    TVMFFIFunctionCall(function, &argument, 1, &answer);
     _exit(0);
   }
   int status = 0;

@@ -33,6 +33,7 @@ from infc.targets import (
     schemes,
     tvm_sdk,
 )
+from infc.targets.arithmetic import Arithmetic
 from infc.targets.tvm_compiler import settings
 from infc.targets.tvm_compiler.settings import cpu_of
 
@@ -48,7 +49,11 @@ EXTRA = "tvm"
 DISTRIBUTIONS = ("apache-tvm", "apache-tvm-ffi")
 MODULES = ("tvm",)
 OPTIONS = settings.OPTIONS
-PRECISIONS = (Precision.FP32, Precision.INT8)
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.BF16, Precision.INT8)
+ARITHMETIC = {
+    Precision.FP16: Arithmetic(converts=False, stores="float16"),
+    Precision.BF16: Arithmetic(converts=False, stores="bfloat16"),
+}
 SCHEME = schemes.TVM
 PEER = "onnxruntime"
 MIN_OPSET = 13
@@ -87,6 +92,13 @@ def worker(target: Target) -> Worker:
 def require_options(target: Target) -> None:
     """Values that make sense."""
     settings.require(target)
+    if target.precision is Precision.FP16 and not settings.widens_float16(target):
+        cpu = target.options.get("cpu", settings.HOST)
+        raise fail(
+            "E205",
+            f"`-X cpu={cpu}` has no instruction that widens float16",
+            help="`--precision bf16` stores weights in 16 bits too, and needs none",
+        )
 
 
 def absence(target: Target) -> str:

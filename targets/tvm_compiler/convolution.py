@@ -88,7 +88,8 @@ def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
             channel = c
         else:
             channel = tirx.indexdiv(c, per_group_out) * per_group_in + ci
-        return te.sum(padded[(n, *places, channel)] * w[(*ks, ci, c)], axis=[*ks, ci])
+        factor = w[(*ks, ci, c)].astype(x.dtype)  # stored in 16 bits, perhaps
+        return te.sum(padded[(n, *places, channel)] * factor, axis=[*ks, ci])
 
     batch = size_of(x.shape[0])
     whole = te.compute((batch, *computed, channels_out), element, name="conv")

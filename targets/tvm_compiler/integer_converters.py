@@ -76,7 +76,12 @@ def converters(cpu: Cpu) -> dict[str, Any]:
                 lambda x: dequantized(x, scale, zero), inputs[0], primfunc_name_hint="dequantize"
             )
 
-    own = (IntegerConv, IntegerMatMul, QuantizeLinear, DequantizeLinear)
+    class StoredMatMul(onnx_frontend.OnnxOpConverter):  # type: ignore[misc]
+        @classmethod
+        def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+            return bb.emit_te(stored_product, *inputs[:2], primfunc_name_hint="matmul")
+
+    own = (IntegerConv, IntegerMatMul, QuantizeLinear, DequantizeLinear, StoredMatMul)
     return {c.__name__: c for c in own}
 
 
@@ -133,6 +138,19 @@ def dequantized(x: Any, scale: float, zero: int) -> Any:
         return value.astype("float32") * tirx.const(scale, "float32")
 
     return te.compute(x.shape, element, name="dequantize")
+
+
+def stored_product(x: Any, w: Any) -> Any:
+    """The tensor expression of `x`, (..., K) float32, times `w`, (K, N) of 16 bits."""
+    from tvm import te
+
+    k = te.reduce_axis((0, int(w.shape[0])), name="k")
+
+    def element(*at: Any) -> Any:
+        *front, column = at
+        return te.sum(x[(*front, k)] * w[k, column].astype(x.dtype), axis=[k])
+
+    return te.compute((*x.shape[:-1], w.shape[1]), element, name="matmul")
 
 
 def _conv(

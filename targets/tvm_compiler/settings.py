@@ -186,3 +186,16 @@ def cross_of(target: Target) -> Cross | None:
 def _is_bare(target: Target) -> bool:
     name = target.options.get("cpu", HOST)
     return name in CPUS and CPUS[name].bare
+
+
+_WITHOUT_FLOAT16 = ("x86-64", "x86-64-v2", "armv7", "riscv64")
+
+
+def widens_float16(target: Target) -> bool:
+    """Whether the processor makes float32 of float16 in one instruction: F16C, VCVT, FCVTL."""
+    name = target.options.get("cpu", HOST)
+    try:
+        mcpu = host().mcpu if name == HOST else name
+    except UnknownCpuError:
+        return True
+    return mcpu not in _WITHOUT_FLOAT16

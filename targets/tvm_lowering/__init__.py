@@ -27,9 +27,11 @@ def lower(model: ir.Model, activation: str = "uint8") -> None:
     from infc.targets.tvm_lowering.channels_last import to_channels_last
     from infc.targets.tvm_lowering.empties import fix_empties
     from infc.targets.tvm_lowering.integers import to_integers
+    from infc.targets.tvm_lowering.stored_weights import hide, multiply, restore
     from infc.targets.tvm_lowering.types import widen_bfloat16
     from infc.targets.tvm_operators import TAKES
 
+    stored = hide(model)
     table = rules()
     known = frozenset(("", op_type) for op_type in {*TAKES, *table, *FOLDED})
     for _ in range(MAX_ROUNDS):
@@ -44,7 +46,11 @@ def lower(model: ir.Model, activation: str = "uint8") -> None:
     if widen_bfloat16(model):
         _tidy(model)
     integers = to_integers(model, activation)
-    if to_channels_last(model) or integers:
+    moved = to_channels_last(model)
+    if stored:
+        multiply(model)
+        restore(model)
+    if moved or integers or stored:
         _cancel_transposes(model)
 
 

@@ -31,6 +31,7 @@ from infc.passes.rewriting import (
 )
 
 DOMAIN = "infc.channels_last"
+WIDENED = "Widened"
 POOLS = ("AveragePool", "MaxPool")
 BYTES = (ir.DataType.UINT8, ir.DataType.INT8)
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
@@ -53,7 +54,7 @@ def to_channels_last(model: ir.Model) -> bool:
 def _conv(node: ir.Node, edit: Edit) -> bool:
     x, w, bias = given(node, 0), given(node, 1), given(node, 2)
     shape, kernel = dims(x), static_dims(w)
-    tensor = const_tensor(w)
+    tensor = const_tensor(stored_of(w) or w)
     if x is None or tensor is None or shape is None or kernel is None:
         return False
     if dtype_of(x) not in FLOATS or len(shape) < 3:
@@ -70,6 +71,13 @@ def _conv(node: ir.Node, edit: Edit) -> bool:
     inputs = [channels_last(x, edit, node), weights, *([bias] if bias is not None else [])]
     attributes = {**window, "group": attribute(node, "group", 1)}
     return _finish(node, "Conv", inputs, attributes, rank, edit)
+
+
+def stored_of(w: ir.Value | None) -> ir.Value | None:
+    """The 16 bits that float32 weights are widened from (stored_weights.py)."""
+    node = w.producer() if w is not None else None
+    widened = node is not None and (node.domain, node.op_type) == (DOMAIN, WIDENED)
+    return node.inputs[0] if widened and node is not None else None
 
 
 def _pool(node: ir.Node, edit: Edit) -> bool:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from infc.targets.tvm_compiler.instruction_sets import Ability, Instructions, abilities, known
+
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
@@ -47,12 +49,9 @@ class Cpu:
     @property
     def abilities(self) -> tuple[Ability, ...]:
         """What to look for in Linux's auxiliary vector before a kernel runs; none of x86-64."""
-        if self.bare or self.machine not in _ABILITIES:
+        if self.bare:
             return ()
-        known = _ABILITIES[self.machine]
-        added = (name.lstrip("+") for name in self.features)
-        wanted = {*_IMPLIED.get(self.mcpu, ()), *added}
-        return tuple(ability for name, ability in known.items() if name in wanted)
+        return abilities(self.machine, (*_IMPLIED.get(self.mcpu, ()), *self.features))
 
     def missing_here(self) -> list[str]:
         """What this machine's processor, of the same architecture, lacks, as Linux calls it."""
@@ -69,11 +68,11 @@ class Cpu:
         return max(1, self.vector_bytes // dtype_bytes)
 
     @property
-    def instructions(self) -> tuple[str, ...]:
-        """Sets of instructions to look for before a kernel runs, as GCC calls them; x86-64 only."""
-        if not self.triple.startswith("x86_64"):
-            return ()
-        return (*_LOOKED_FOR.get(self.mcpu, ()), *(name.lstrip("+") for name in self.features))
+    def instructions(self) -> Instructions:
+        """Sets of instructions to look for before a kernel runs; x86-64 only."""
+        if self.machine != "x86_64":
+            return Instructions(())
+        return known((*_LOOKED_FOR.get(self.mcpu, ()), *self.features))
 
     def target(self) -> dict[str, Any]:
         """TVM's target, as `tvm.target.Target` takes it."""
@@ -88,34 +87,6 @@ class Cpu:
         return {**found, **(self.options or {})}
 
 
-@dataclass(frozen=True, slots=True)
-class Ability:
-    """A bit of `getauxval(kind)`: 16 is AT_HWCAP, 26 AT_HWCAP2. Source: Linux's hwcap.h."""
-
-    name: str
-    kind: int
-    bit: int
-
-
-_HWCAP, _HWCAP2 = 16, 26
-_ABILITIES = {
-    "aarch64": {
-        "crc": Ability("crc32", _HWCAP, 7),
-        "lse": Ability("atomics", _HWCAP, 8),
-        "fullfp16": Ability("asimdhp", _HWCAP, 10),
-        "dotprod": Ability("asimddp", _HWCAP, 20),
-        "sve": Ability("sve", _HWCAP, 22),
-        "sve2": Ability("sve2", _HWCAP2, 1),
-        "i8mm": Ability("i8mm", _HWCAP2, 13),
-        "bf16": Ability("bf16", _HWCAP2, 14),
-    },
-    "arm": {
-        "neon": Ability("neon", _HWCAP, 12),
-        "vfp4": Ability("vfpv4", _HWCAP, 16),
-        "hwdiv-arm": Ability("idiva", _HWCAP, 17),
-    },
-}
-"""By architecture: LLVM's name of a feature, and how Linux says that it is there."""
 _ARM82 = ("crc", "lse", "fullfp16", "dotprod")
 _IMPLIED: Mapping[str, tuple[str, ...]] = {
     "cortex-a53": ("crc",),
@@ -177,11 +148,10 @@ _LEVELS = {
     "x86-64-v2": ("cx16", "popcnt", "sse4_1", "sse4_2", "ssse3"),
 }
 """x86-64's levels, and what Linux calls that which each adds. Source: the x86-64 psABI."""
-_LOOKED_FOR = {
-    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
-    "x86-64-v3": ("avx2", "bmi", "bmi2", "fma"),
-    "x86-64-v2": ("popcnt", "sse4.2", "ssse3"),
-}
+_V2 = ("popcnt", "sse4.2", "ssse3")
+_V3 = (*_V2, "avx2", "bmi", "bmi2", "f16c", "fma", "movbe")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_LOOKED_FOR = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
 _BEYOND = {"avx512_vnni": "+avx512vnni", "avx512_bf16": "+avx512bf16", "asimddp": "+dotprod"}
 """What no level has: what Linux calls it, and what LLVM does."""
 

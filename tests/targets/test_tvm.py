@@ -315,7 +315,7 @@ def test_a_missing_compiler(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(cross, "zig_program", lambda: None)
-    with pytest.raises(InfcError, match="a C compiler for .*-linux-gnu was not found") as caught:
+    with pytest.raises(InfcError, match=r"a C compiler for \S+ was not found") as caught:
         build(small_model(), tmp_path)
     assert caught.value.diagnostics[0].code == "E501"
 

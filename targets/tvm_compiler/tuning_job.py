@@ -57,7 +57,8 @@ def tune(
 
     Raises:
         InfcError: E205, E209.
-        BackEndError: the device is gone; what was found before is kept.
+        InfcError: E517, the devices are gone; what was found before is kept.
+        BackEndError: nothing can be measured any more on this machine.
     """
     import onnx
 
@@ -84,7 +85,11 @@ def tune(
     try:
         found = tuner.run(Budget(options.trials, options.minutes * 60))
     except MeasuringError as error:
-        raise BackEndError(f"{error}; what was measured before is kept in `{file}`") from error
+        kept = f"what was measured before is kept in `{file}`" if file.exists() else ""
+        if options.remote:
+            notes = [kept] if kept else []
+            raise fail("E517", str(error), notes=notes, help="it goes on where it was") from error
+        raise BackEndError("; ".join(filter(None, (str(error), kept)))) from error
     finally:
         measurer.close()
     records = len(read(file).records) if file.exists() else 0

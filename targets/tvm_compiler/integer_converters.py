@@ -24,6 +24,7 @@ from infc.targets.tvm_compiler.dot_products import (
     intrinsic,
 )
 from infc.targets.tvm_compiler.integer_schedules import tile
+from infc.targets.tvm_compiler.symbolic import is_open
 from infc.targets.tvm_compiler.tiles import tile_for
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _conv(
 
     weights, constants, after = _after(operands)
     window, groups = _window(attr), int(attr.get("group", 1))
-    sizes = [int(n) for n in x.ty.shape.values][1:-1]
+    sizes = [int(n) for n in x.ty.shape.values[1:-1]]
     last = window.output(sizes, weights.shape[:-2])[-1]
     zero, activation = int(attr["zero"]), str(x.ty.dtype.dtype)
     dot = _holding(dot, weights)
@@ -196,8 +197,10 @@ def _product(bb: Any, x: Any, operands: Any, dot: DotProduct, cpu: Cpu) -> Any:
     layout = integers.packing(weights.shape, Window((), (), (), ()), 1, dot)
     assert layout is not None
     outputs = weights.shape[-1]
-    height = int(x.ty.shape.values[-2])
-    rows, _ = tile(height, layout.blocks, layout.lanes, cpu, exact=not layout.flat)
+    height = x.ty.shape.values[-2]
+    rows = 1
+    if not is_open(height):
+        rows, _ = tile(int(height), layout.blocks, layout.lanes, cpu, exact=not layout.flat)
     name = intrinsic(dot, layout.lanes, str(x.ty.dtype.dtype))
     return bb.emit_te(
         lambda a, w, *c: integers.product(a, w, after(c), outputs, layout, rows, dot, name),

@@ -29,6 +29,7 @@ import numpy as np
 
 from infc.targets.tvm_compiler.convolution import Window
 from infc.targets.tvm_compiler.dot_products import WORD, DotProduct
+from infc.targets.tvm_compiler.symbolic import is_open, size_of
 
 DOT = "infc.dot"
 """An attribute of the block that is computed by dot products: the instruction's name in TVM."""
@@ -154,13 +155,13 @@ def conv(
 
     assert rank == len(sizes)
     whole = te.compute(
-        (int(x.shape[0]), *computed, layout.blocks, layout.lanes),
+        (size_of(x.shape[0]), *computed, layout.blocks, layout.lanes),
         element,
         name="dot",
         attrs={DOT: name},
     )
 
-    return _joined(whole, (int(x.shape[0]), *sizes, outputs), layout.lanes, after)
+    return _joined(whole, (size_of(x.shape[0]), *sizes, outputs), layout.lanes, after)
 
 
 def _joined(whole: Any, shape: Sequence[int], lanes: int, after: After) -> Any:
@@ -188,16 +189,17 @@ def product(
     """The tensor expression of a matrix product: `x` (rows..., K), (rows..., N) int32."""
     from tvm import te, tirx
 
-    *front, height, depth = (int(n) for n in x.shape)
-    computed = -(-height // rows) * rows
+    *front, height, depth = (size_of(n) for n in x.shape)
+    more = 0 if is_open(height) else -height % rows
+    computed = height + more if more else height
     wide = layout.words * WORD
     padded = x
-    if (computed, wide) != (height, depth):
+    if more or wide != depth:
         zero = tirx.const(0, x.dtype)
 
         def inside(*at: Any) -> Any:
             *lead, row, k = at
-            tests = [row < height] * (computed != height) + [k < depth] * (wide != depth)
+            tests = [row < height] * bool(more) + [k < depth] * (wide != depth)
             return tirx.if_then_else(tirx.all(*tests), x[(*lead, row, k)], zero)
 
         padded = te.compute((*front, computed, wide), inside, name="fill")
@@ -242,12 +244,12 @@ def single(x: Any, w: Any, after: After, window: Window, groups: int, rows: int,
         source = padded[(n, *places, channel)].astype("int32")
         return te.sum(source * w[(*ks, ci, c)].astype("int32"), axis=[*ks, ci])
 
-    whole = te.compute((int(x.shape[0]), *computed, outputs), element, name="conv")
+    whole = te.compute((size_of(x.shape[0]), *computed, outputs), element, name="conv")
 
     def joined(*at: Any) -> Any:
         return after.of(whole[at], at[-1])
 
-    return te.compute((int(x.shape[0]), *sizes, outputs), joined, name="joined")
+    return te.compute((size_of(x.shape[0]), *sizes, outputs), joined, name="joined")
 
 
 def _around(
@@ -262,7 +264,7 @@ def _around(
     """`x` with `zero` around it, as far as computing `computed` reads; rows joined where flat."""
     from tvm import te, tirx
 
-    count, *sizes, depth = (int(n) for n in x.shape)
+    count, *sizes, depth = (size_of(n) for n in x.shape)
     moves = list(zip(computed, kernel, window.strides, window.dilations, strict=True))
     extents = [(o - 1) * s + (k - 1) * d + 1 for o, k, s, d in moves]
     deep = channels or (depth if layout.flat else layout.groups * layout.words * WORD)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler.blocks import extent
 from infc.targets.tvm_compiler.integer_convolution import DOT
+from infc.targets.tvm_compiler.symbolic import number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +74,12 @@ def schedule_dot(sch: Any, block: Any, follower: Any, cpu: Cpu) -> None:
     """
     here = sch.get(block)
     instruction = str(here.annotations[DOT])
-    extents = [int(v.dom.extent.value) for v in here.iter_vars]
+    extents = [number(v.dom.extent, 1) for v in here.iter_vars]
     spatial = sum(v.iter_type == 0 for v in here.iter_vars)
     *front, blocks, lanes = extents[:spatial]
     rows, across = tile(front[-1], blocks, lanes, cpu, exact=True)
     weighty = _weights_weigh_more(here)
-    channels = _extent(sch, sch.get_loops(follower)[-1]) if follower is not None else 0
+    channels = extent(sch, sch.get_loops(follower)[-1]) if follower is not None else 0
     if follower is None or (blocks == 1 and channels < lanes):
         outer, own = _from_block(sch, block, spatial, rows, across, weighty)
         if follower is not None:
@@ -134,18 +136,11 @@ def _finish(sch: Any, rows: Any, inner: Any, channels: int, lanes: int) -> None:
         sch.vectorize(vector)
 
 
-def _extent(sch: Any, loop: Any) -> int:
-    """How often a loop goes round."""
-    from tvm.sym.analyzer import Analyzer
-
-    return int(Analyzer().simplify(sch.get(loop).extent))
-
-
 def _weights_weigh_more(block: Any) -> bool:
     """Whether the weights are larger than the activations: then they are read once."""
     sizes = {}
     for read in block.reads:
-        dims = [int(n) for n in read.source.shape]
+        dims = [number(n, 1) for n in read.source.shape]
         sizes[read.source.name] = math.prod(dims)
     activations, weights = (sizes[read.source.name] for read in block.reads[:2])
     return bool(weights > activations)
@@ -153,10 +148,10 @@ def _weights_weigh_more(block: Any) -> bool:
 
 def _share(sch: Any, loops: Sequence[Any], cpu: Cpu) -> Any:
     """One loop of as many of the outer loops as give each core enough pieces."""
-    taken, count = [loops[0]], _extent(sch, loops[0])
+    taken, count = [loops[0]], extent(sch, loops[0])
     for loop in loops[1:]:
         if count >= PIECES * cpu.cores:
             break
         taken.append(loop)
-        count *= _extent(sch, loop)
+        count *= extent(sch, loop)
     return sch.fuse(*taken) if len(taken) > 1 else taken[0]

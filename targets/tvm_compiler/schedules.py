@@ -24,6 +24,7 @@ from infc.targets.tvm_compiler.blocks import (
     contiguous,
     extent,
     is_reduction,
+    is_tiled,
     rounds,
     weights_of,
 )
@@ -31,7 +32,7 @@ from infc.targets.tvm_compiler.choices import Choice, main_block
 from infc.targets.tvm_compiler.elementary import as_arithmetic
 from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
 from infc.targets.tvm_compiler.packing import index_of
-from infc.targets.tvm_compiler.symbolic import MANY, number
+from infc.targets.tvm_compiler.symbolic import MANY, SOME, number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
     chosen = {} if choice is None or main is None else {sch.get(main).name_hint: choice}
     if choice is not None and choice.inline_pad:
         _inline_pad(sch, main)
+    if choice is not None and main is not None:
+        _pad_columns(sch, main, choice.columns)
     if choice is not None and choice.packed:
         _pack(sch, main, choice.columns)
     _inline(sch)
@@ -86,6 +89,17 @@ def _inline_pad(sch: Any, block: Any) -> None:
     for producer in sch.get_producers(block):
         if sch.get(producer).name_hint == "pad":
             sch.compute_inline(producer)
+
+
+def _pad_columns(sch: Any, block: Any, columns: int) -> None:
+    """Compute a product for a multiple of `columns`, and crop it where it is read."""
+    here = sch.get(block)
+    spatial = [v for v in here.iter_vars if v.iter_type == SPATIAL]
+    if not is_tiled(sch, block) or number(spatial[-1].dom.extent) % columns == 0:
+        return
+    last = spatial[-1].var
+    padding = [columns if v.var.same_as(last) else 1 for v in here.iter_vars]
+    sch.pad_einsum(block, padding)
 
 
 def _pack(sch: Any, block: Any, columns: int) -> None:
@@ -137,7 +151,7 @@ def _spread(sch: Any, block: Any, cpu: Cpu, choice: Choice | None = None) -> Non
         return
     total = 1
     for loop in loops:
-        total *= extent(sch, loop)
+        total *= extent(sch, loop, SOME)
     outer = loops
     lanes = choice.columns if choice is not None else cpu.lanes(4)
     width = vector(extent(sch, loops[-1]), lanes) if contiguous(sch, block) else 1
@@ -164,7 +178,7 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
     """Compute a reduction in register tiles, `follower` on each tile at once."""
     here = sch.get(block)
     spatial = [v for v in here.iter_vars if v.iter_type == SPATIAL]
-    if not spatial or not contiguous(sch, block) or number(spatial[-1].dom.extent) == 1:
+    if not is_tiled(sch, block):
         _reduce_innermost(sch, block, follower, cpu, choice)
         return
     top = follower if follower is not None else block

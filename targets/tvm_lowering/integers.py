@@ -262,16 +262,18 @@ def _scaled(operands: Operands, scale: Array, bias: Array | None) -> Operands:
 
 
 def _window(node: ir.Node, x: ir.Value, weights: Array) -> dict[str, Any] | None:
-    """How the kernel moves; None where a shape is open."""
-    shape = static_dims(x)
+    """How the kernel moves; None where a size of the image is open."""
+    shape = dims(x)
     if shape is None or len(shape) < 3 or len(shape) != weights.ndim:
+        return None
+    if not all(isinstance(n, int) for n in shape[1:]):
         return None
     return window_of(node, shape[2:], weights.shape[2:])
 
 
 def _conv_sums(node: ir.Node, operands: Operands, edit: Edit) -> ir.Value:
     """(N, O, spatial...)."""
-    shape = static_dims(node.outputs[0])
+    shape = dims(node.outputs[0])
     window = _window(node, operands.x, operands.weights)
     assert window is not None
     rank = operands.weights.ndim

@@ -309,6 +309,10 @@ def with_pairs(model: onnx.ModelProto, scheme: Any, feeds: Feeds) -> onnx.ModelP
     return ir.to_proto(subject)
 
 
+def photo() -> Array:
+    return np.random.default_rng(8).standard_normal((1, 3, 18, 14)).astype(np.float32)
+
+
 def decibels(right: Array, found: Array) -> float:
     noise = ((right.astype(np.float64) - found) ** 2).sum()
     return float(10 * np.log10((right.astype(np.float64) ** 2).sum() / max(noise, 1e-30)))
@@ -321,7 +325,7 @@ SCHEMES = (schemes.TVM, schemes.ONNXRUNTIME, schemes.OPENVINO, schemes.TENSORRT)
 def test_a_network_of_pairs(tvm_is_there: None, tmp_path: Path, scheme: Any) -> None:
     """As ONNX Runtime computes the same graph, and as far from float32 as that is."""
     model = network()
-    feeds = {"x": np.random.default_rng(8).standard_normal((1, 3, 18, 14)).astype(np.float32)}
+    feeds = {"x": photo()}
     quantized = with_pairs(model, scheme, feeds)
     lowered, job = build(quantized, tmp_path)
     kinds = [n.op_type for n in lowered.graph]
@@ -336,9 +340,24 @@ def test_a_network_of_pairs(tvm_is_there: None, tmp_path: Path, scheme: Any) -> 
         assert decibels(exact[name], found[name]) > decibels(exact[name], same[name]) - 1
 
 
+def test_an_open_batch(tvm_is_there: None, tmp_path: Path) -> None:
+    """The integer kernels take it; only what a convolution moves over has to be fixed."""
+    model = with_pairs(network(), schemes.TVM, {"x": photo()})
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    model = onnx.shape_inference.infer_shapes(model)
+    subject = ir.from_proto(model)
+    tvm.legalize(subject, Target("tvm", "tvm", "", options={"form": "vm"}))
+    kinds = [n.op_type for n in subject.graph]
+    assert kinds.count("IntegerConv") == 5
+    assert not {"Conv", "ChannelsLastConv"} & set(kinds)
+
+
 def test_weights_are_bytes_in_the_library(tvm_is_there: None, tmp_path: Path) -> None:
     model = network()
-    feeds = {"x": np.random.default_rng(8).standard_normal((1, 3, 18, 14)).astype(np.float32)}
+    feeds = {"x": photo()}
     sizes = []
     for name, graph in (("f", model), ("q", with_pairs(model, schemes.TVM, feeds))):
         target = Target("tvm", "tvm", "")
@@ -357,7 +376,7 @@ def test_weights_are_bytes_in_the_library(tvm_is_there: None, tmp_path: Path) ->
 
 def test_the_same_bytes_twice(tvm_is_there: None, tmp_path: Path) -> None:
     model = network()
-    feeds = {"x": np.random.default_rng(8).standard_normal((1, 3, 18, 14)).astype(np.float32)}
+    feeds = {"x": photo()}
     graph = with_pairs(model, schemes.TVM, feeds)
     digests = {
         hashlib.sha256(build(graph, tmp_path / name)[1].entry.read_bytes()).hexdigest()

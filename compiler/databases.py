@@ -29,7 +29,7 @@ def path_of(named: Path, options: Mapping[str, str]) -> Path:
     target = configure(look_up(name), None, options)
     if not is_tunable(back_end(target.back_end)):
         raise fail("E110", f"`{name}` has no kernels that could be tuned")
-    from infc.targets.tvm import cpu_of
+    from infc.targets.tvm_compiler.settings import cpu_of
 
     return records.file_for(cpu_of(target))
 

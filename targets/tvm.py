@@ -35,6 +35,7 @@ from infc.targets import (
 )
 from infc.targets.arithmetic import Arithmetic
 from infc.targets.tvm_compiler import settings
+from infc.targets.tvm_compiler.cpus import HOST
 from infc.targets.tvm_compiler.settings import cpu_of
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def require_options(target: Target) -> None:
     """Values that make sense."""
     settings.require(target)
     if target.precision is Precision.FP16 and not settings.widens_float16(target):
-        cpu = target.options.get("cpu", settings.HOST)
+        cpu = target.options.get("cpu", HOST)
         raise fail(
             "E205",
             f"`-X cpu={cpu}` has no instruction that widens float16",

@@ -2,14 +2,15 @@
 
 A dimension that is open has a name and no number, and how a kernel is computed has to be settled
 all the same. Where the question is how to cut it into tiles, it is `MANY`; where it is whether a
-loop has work for several threads, or which operand weighs more, it is 1: a batch of one and a
-short sequence are what a kernel may not be slow for.
+kernel has work for several threads, it is `SOME`; where it is which loops to share among those, or
+which operand weighs more, it is 1: a batch of one is what a kernel may not be slow for.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+SOME = 32
 MANY = 5040
 """Divisible by every number up to ten, so that no height of a tile looks like a waste."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from infc.targets.tvm_compiler.symbolic import number
+from infc.targets.tvm_compiler.symbolic import SOME, number
 
 SPATIAL, REDUCING = 0, 2
 """Kinds of a block's axes, as TVM numbers them."""
@@ -25,16 +25,44 @@ def contiguous(sch: Any, block: Any) -> bool:
     return bool(write[-1].min.same_as(spatial[-1].var))
 
 
+def side_by_side(block: Any) -> bool:
+    """Whether some operand has the elements for neighbouring columns beside each other.
+
+    Where none has, as in the mean of each row, a vector of columns would be gathered.
+    """
+    from tvm.tirx.analysis import undefined_vars
+
+    column = [v.var for v in block.iter_vars if v.iter_type == SPATIAL][-1]
+    lasts = [read.region[-1].min for read in block.reads if len(read.region)]
+    return any(column.same_as(var) for last in lasts for var in undefined_vars(last))
+
+
+def is_tiled(sch: Any, block: Any) -> bool:
+    """Whether a reduction is computed in tiles of columns, and not along what it sums over."""
+    here = sch.get(block)
+    sizes = [number(v.dom.extent) for v in here.iter_vars if v.iter_type == SPATIAL]
+    if not is_reduction(sch, block) or not sizes or sizes[-1] == 1:
+        return False
+    return contiguous(sch, block) and side_by_side(here)
+
+
+def is_einsum(block: Any) -> bool:
+    """Whether each operand is read at axes of the block alone, as a matrix product does."""
+    own = [v.var for v in block.iter_vars]
+    places = [r.min for side in (block.reads, block.writes) for row in side for r in row.region]
+    return all(any(place.same_as(var) for var in own) for place in places)
+
+
 def extent(sch: Any, loop: Any, otherwise: int = 1) -> int:
     """How often a loop goes round, with `otherwise` for each dimension that is open."""
     return number(sch.get(loop).extent, otherwise)
 
 
 def rounds(block: Any) -> int:
-    """How often the body of a block is computed, dimensions that are open counted once."""
+    """How often the body of a block is computed, as a guess where dimensions are open."""
     count = 1
     for var in block.iter_vars:
-        count *= number(var.dom.extent, 1)
+        count *= number(var.dom.extent, SOME)
     return count
 
 

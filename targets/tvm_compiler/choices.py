@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from infc.targets.tvm_compiler.blocks import (
     SPATIAL,
     columns_weigh_more,
-    contiguous,
+    is_einsum,
     is_reduction,
+    is_tiled,
     weights_of,
 )
 from infc.targets.tvm_compiler.blocks import rounds as rounds_of
@@ -44,6 +45,8 @@ zeros around its input would."""
 LARGE_BYTES = 1 << 15
 """Of weights that do not stay in the nearest cache while they are read again. Apart by a power of
 two, as the rows of a matrix are, their parts also drive each other out of the next one."""
+ROWS_TO_PAD = 8
+"""Columns of a product are padded for no fewer rows: the operand is copied for that."""
 PACKED = {"float32": 4, "float16": 2}
 """Bytes of the types of weights that are laid out anew."""
 
@@ -98,7 +101,8 @@ class Extents:
     rounds of the loops that it sums over, innermost last, `rounds` all of them together. `tiled`
     says whether it is computed in tiles, and `padded` whether zeros are put around its input. What
     is `settled` has a schedule in which nothing is left to choose. `weight_bytes` are those of
-    weights that never change, and can be laid out as is best.
+    weights that never change, and can be laid out as is best. Where it is `paddable`, columns
+    need not be a multiple of the tile's.
     """
 
     rows: int
@@ -109,6 +113,7 @@ class Extents:
     padded: bool
     settled: bool = False
     weight_bytes: int = 0
+    paddable: bool = False
 
 
 def main_block(sch: Any) -> Any:
@@ -142,10 +147,11 @@ def extents_of(func: Any, constants: frozenset[int] = frozenset()) -> Extents:
         sizes[-1],
         reduction,
         rounds_of(here),
-        tiled=bool(reduction) and contiguous(sch, block) and sizes[-1] > 1,
+        tiled=is_tiled(sch, block),
         padded=any(sch.get(p).name_hint == "pad" for p in sch.get_producers(block)),
         settled=is_dot(sch, block),
         weight_bytes=_weight_bytes(func, here, constants),
+        paddable=len(sizes) > 1 and sizes[-2] >= ROWS_TO_PAD and is_einsum(here),
     )
 
 
@@ -170,7 +176,7 @@ def rule(func: Any, cpu: Cpu, constants: frozenset[int] = frozenset()) -> Choice
     if not extents.tiled:
         inner = extents.reduction[-1] if extents.reduction else extents.columns
         return Choice(1, vector(inner, cpu.lanes(4)))
-    tile = tile_for(extents.rows, extents.columns, cpu)
+    tile = tile_for(extents.rows, extents.columns, cpu, paddable=extents.paddable)
     sch = Schedule(tvm.IRModule({"main": func}))
     first = columns_weigh_more(sch.get(main_block(sch)))
     count = prod(extents.reduction)

@@ -29,12 +29,17 @@ def fits(choice: Choice, extents: Extents) -> bool:
         return choice.rows == 1 and inner % choice.columns == 0
     return (
         choice.rows <= extents.rows
-        and extents.columns % choice.columns == 0
+        and (extents.columns % choice.columns == 0 or _pads(choice, extents))
         and choice.rows * choice.columns * 4 < TILE_BYTES
         and choice.unroll in unrollings(extents)
         and (extents.padded or not choice.inline_pad)
         and (extents.weight_bytes > 0 or not choice.packed)
     )
+
+
+def _pads(choice: Choice, extents: Extents) -> bool:
+    """Whether columns may be computed beyond the last, and no more than twice as many."""
+    return extents.paddable and not choice.packed and choice.columns <= extents.columns
 
 
 def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
@@ -48,7 +53,8 @@ def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
     if not extents.tiled:
         yield from _widths(extents, cpu, best)
         return
-    tiles = tiles_by_cost(extents.rows, extents.columns, cpu)[:TILES]
+    pad = extents.paddable
+    tiles = tiles_by_cost(extents.rows, extents.columns, cpu, paddable=pad)[:TILES]
     shapes = [replace(best, rows=t.rows, columns=t.columns) for t in tiles]
     yield from shapes[:FIRST_TILES]
     yield from _variants(extents, best)

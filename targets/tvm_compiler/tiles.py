@@ -35,18 +35,28 @@ class Tile:
     columns: int
 
 
-def tile_for(rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4) -> Tile:
+def tile_for(
+    rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4, *, paddable: bool = False
+) -> Tile:
     """The tile of accumulators for an output of `rows` x `columns` elements."""
-    return tiles_by_cost(rows, columns, cpu, dtype_bytes)[0]
+    return tiles_by_cost(rows, columns, cpu, dtype_bytes, paddable=paddable)[0]
 
 
-def tiles_by_cost(rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4) -> list[Tile]:
-    """All tiles that stay in registers, the cheapest for `rows` x `columns` elements first."""
-    width = vector(columns, cpu.lanes(dtype_bytes))
+def tiles_by_cost(
+    rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4, *, paddable: bool = False
+) -> list[Tile]:
+    """All tiles that stay in registers, the cheapest for `rows` x `columns` elements first.
+
+    Where it is `paddable`, columns may be computed beyond the last.
+    """
+    lanes = cpu.lanes(dtype_bytes)
+    width = vector(columns, lanes)
+    padded = paddable and width < lanes < columns
+    width = lanes if padded else width
     most = (TILE_BYTES - 1) // dtype_bytes
     found = []
     for across in range(1, COLUMN_VECTORS + 1):
-        if (columns // width) % across:
+        if not padded and (columns // width) % across:
             continue
         for tall in range(1, min(rows, MOST_ROWS) + 1):
             # Beside the sums, registers hold a vector of each column and an element of a row.
@@ -65,7 +75,7 @@ def _cost(rows: int, columns: int, tile: Tile, across: int) -> float:
     """
     adds, loads = tile.rows * across, tile.rows + across
     cycles = max(adds / PORTS, loads / PORTS, CHAIN_CYCLES) + ROUND_CYCLES
-    return -(-rows // tile.rows) * (columns // tile.columns) * cycles
+    return -(-rows // tile.rows) * -(-columns // tile.columns) * cycles
 
 
 def vector(extent: int, lanes: int) -> int:

@@ -89,6 +89,7 @@ EXTENTS = [
     Extents(40, 6, (64,), 10**5, tiled=True, padded=False),
     Extents(7, 7, (49,), 10**4, tiled=False, padded=False),
     Extents(3, 20, (), 10**3, tiled=False, padded=False),
+    Extents(197, 197, (64,), 10**6, tiled=True, padded=False, paddable=True),
 ]
 
 
@@ -118,6 +119,7 @@ def test_what_does_not_fit(choice: Choice) -> None:
     assert fits(Choice(7, 32), extents)
     assert not fits(choice, extents)
     assert not fits(Choice(7, 32, packed=True), extents)
+    assert fits(Choice(3, 64), replace(extents, paddable=True))
     assert not fits(Choice(7, 32), replace(extents, settled=True))
 
 
@@ -487,6 +489,44 @@ def test_a_record_that_does_not_fit_is_not_used(
     records.write(own_database({conv_key(model): row}), records.file_for(cpus.host()))
     _, notes = built(model, tmp_path / "a", TuningOptions())
     assert notes == {"kernels": 3, "records": 0}
+
+
+PRODUCTS = """<ir_version: 8, opset_import: ["" : 17]>
+agraph (float[2, 19, 24] a, float[2, 24, 37] b, float[2, 37, 24] c) => (
+        float[2, 19, 37] y, float[2, 19, 24] z, float[2, 19, 1] m) {
+    p = MatMul(a, b)
+    y = Softmax<axis = -1>(p)
+    z = MatMul(y, c)
+    m = ReduceMean<axes = [-1]>(z)
+}
+"""
+
+
+def test_columns_that_no_vector_divides(tvm_is_there: None, tmp_path: Path, home: Path) -> None:
+    """As a vision transformer's 197 tokens: the product is computed for 48 and cropped."""
+    import onnxruntime
+
+    from infc.targets import RunJob, Target, tvm
+
+    model = onnx.parser.parse_model(PRODUCTS)
+    (wide,) = (
+        k.rule(CPUS["x86-64-v4"]) for k in fused(model).kernels() if k.extents().columns == 37
+    )
+    assert 37 % wide.columns
+    rng = np.random.default_rng(0)
+    feeds = {
+        v.name: rng.standard_normal([d.dim_value for d in v.type.tensor_type.shape.dim]).astype(
+            np.float32
+        )
+        for v in model.graph.input
+    }
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    expected = session.run(None, feeds)
+    entry, _ = built(model, tmp_path, TuningOptions())
+    names = ("y", "z", "m"), ("a", "b", "c")
+    answers = tvm.open(RunJob(entry, Target("tvm", "tvm", ""), *names))(feeds)
+    for name, right in zip(names[0], expected, strict=True):
+        np.testing.assert_allclose(answers[name], right, rtol=0, atol=1e-5)
 
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 88.7, 89.0, -86.0, -104.0, 1e-30, 4.0, -9.0]

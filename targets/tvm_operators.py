@@ -12,7 +12,7 @@ TAKES = frozenset(
     """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization
     BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Clip Concat Constant
-    ConstantOfShape Conv ConvTranspose Cos Cosh CumProd CumSum DequantizeLinear Div
+    ConstantOfShape Conv ConvTranspose Cos Cosh CumProd CumSum DepthToSpace DequantizeLinear Div
     DynamicQuantizeLinear Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather
     GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater
     GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Hardmax Identity
@@ -20,10 +20,10 @@ TAKES = frozenset(
     LogSoftmax LpPool MatMul MatMulInteger Max MaxPool MaxRoiPool MaxUnpool Mean
     MeanVarianceNormalization Min Mish Mod Mul Neg Not OneHot Or PRelu Pad Pow QuantizeLinear
     RMSNormalization Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape ReverseSequence
-    RoiAlign Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid Sign Sin Sinh
-    Size Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu
-    Tile TopK Transpose Trilu Unsqueeze Where Xor
+    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
+    ReverseSequence RoiAlign Round Scatter ScatterElements ScatterND Selu Shape Shrink Sigmoid
+    Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum
+    Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor
     """.split()  # noqa: SIM905
 )
 
@@ -35,10 +35,8 @@ REASONS = {
     "*Sequence*": "there are no sequences in a static plan",
     "Optional*": "there are no optional values in a static plan",
     "String*|Regex*|TfIdf*|ImageDecoder": "it is about text or files",
-    "Resize|Upsample": "its sizes or scales have to be constants; where they give no whole sizes, "
-    "`align_corners` means one thing to ONNX and another to ONNX Runtime",
     "LSTM|GRU|RNN": "its lengths and activations have to be fixed, and no more than 1024 steps",
-    "DepthToSpace|SpaceToDepth|LpNormalization|CastLike": "its shapes have to be fixed",
+    "LpNormalization|CastLike": "its shapes have to be fixed",
 }
 """Why an operator is not among them, by patterns of names."""
 

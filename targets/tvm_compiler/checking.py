@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,9 +104,30 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def _refusal(node: onnx.NodeProto) -> str:
     """Why a node of an operator that is taken is refused itself, "" where it is not."""
-    modes = {a.name: a.s.decode() for a in node.attribute if a.name == "mode"}
-    if node.op_type == "RoiAlign" and modes.get("mode") == "max":
+    from onnx.helper import get_attribute_value
+
+    given = {a.name: get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "RoiAlign" and given.get("mode") == b"max":
         return "`mode` is `max`, which TVM takes the greatest weighted sample for"
+    if node.op_type in ("DepthToSpace", "SpaceToDepth") and given.get("mode") == b"CRD":
+        return "`mode` is `CRD`, and its shape is not fixed"
+    if node.op_type == "Resize":
+        return _refusal_of_resize(given, node)
+    return ""
+
+
+def _refusal_of_resize(given: Mapping[str, Any], node: onnx.NodeProto) -> str:
+    """Of those that are left to TVM, which knows sizes and the ratio between them."""
+    coordinates = given.get("coordinate_transformation_mode", b"half_pixel")
+    unknown = [n for n in ("antialias", "exclude_outside") if given.get(n)]
+    if given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        unknown.append("keep_aspect_ratio_policy")
+    if coordinates in (b"tf_crop_and_resize", b"half_pixel_symmetric"):
+        unknown.append("coordinate_transformation_mode")
+    if unknown:
+        return f"`{'`, `'.join(unknown)}` needs fixed shapes, and constants"
+    if coordinates == b"align_corners" and len(node.input) > 2 and node.input[2]:
+        return "`align_corners` with `scales` of no whole sizes is one thing to ONNX Runtime only"
     return ""
 
 

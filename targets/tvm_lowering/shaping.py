@@ -13,18 +13,27 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.rewriting import Edit, attribute, dtype_of, static_dims
+from infc.passes.rewriting import Edit, attribute, dims, dtype_of, static_dims
 from infc.targets.mindspore_lite_lowering import indexing, matrix, shaping
 from infc.targets.mindspore_lite_lowering.formula import Formula, required, static_shape
 from infc.targets.mindspore_lite_lowering.normalization import take_over
 
 
+def _of_known_images(node: ir.Node) -> tuple[int, int, int, int] | None:
+    """N, C, H, W of the input, all known but N, for which 1 stands."""
+    shape = dims(node.inputs[0])
+    if shape is None or len(shape) != 4:
+        return None
+    c, h, w = (d if isinstance(d, int) else 0 for d in shape[1:])
+    return (1, c, h, w) if c and h and w else None
+
+
 def _depth_to_space(node: ir.Node, edit: Edit) -> bool:
-    shape = static_dims(node.inputs[0])
+    shape = _of_known_images(node)
     if shape is None:
         return False
-    n, c, h, w = shape
-    b = attribute(node, "blocksize")
+    _, c, h, w = shape
+    n, b = -1, attribute(node, "blocksize")
     f = Formula(node, edit)
     x = required(node, 0)
     if attribute(node, "mode", "DCR") == "DCR":
@@ -35,11 +44,11 @@ def _depth_to_space(node: ir.Node, edit: Edit) -> bool:
 
 
 def _space_to_depth(node: ir.Node, edit: Edit) -> bool:
-    shape = static_dims(node.inputs[0])
+    shape = _of_known_images(node)
     if shape is None:
         return False
-    n, c, h, w = shape
-    b = attribute(node, "blocksize")
+    _, c, h, w = shape
+    n, b = -1, attribute(node, "blocksize")
     f = Formula(node, edit)
     blocks = f.reshape(required(node, 0), (n, c, h // b, b, w // b, b))
     order = (0, 3, 5, 1, 2, 4) if attribute(node, "mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)

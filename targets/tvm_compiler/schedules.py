@@ -23,6 +23,7 @@ from infc.targets.tvm_compiler.blocks import (
     columns_weigh_more,
     contiguous,
     extent,
+    is_einsum,
     is_reduction,
     is_tiled,
     rounds,
@@ -32,7 +33,7 @@ from infc.targets.tvm_compiler.choices import Choice, main_block
 from infc.targets.tvm_compiler.elementary import as_arithmetic
 from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
 from infc.targets.tvm_compiler.packing import index_of
-from infc.targets.tvm_compiler.symbolic import MANY, SOME, number
+from infc.targets.tvm_compiler.symbolic import MANY, SOME, is_open, number
 from infc.targets.tvm_compiler.tiles import tile_for, vector
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
     if choice is not None and choice.inline_pad:
         _inline_pad(sch, main)
     if choice is not None and main is not None:
-        _pad_columns(sch, main, choice.columns)
+        _pad(sch, main, choice)
     if choice is not None and choice.packed:
         _pack(sch, main, choice.columns)
     _inline(sch)
@@ -91,15 +92,25 @@ def _inline_pad(sch: Any, block: Any) -> None:
             sch.compute_inline(producer)
 
 
-def _pad_columns(sch: Any, block: Any, columns: int) -> None:
-    """Compute a product for a multiple of `columns`, and crop it where it is read."""
+def _pad(sch: Any, block: Any, choice: Choice) -> None:
+    """Compute a product for a multiple of the tile's columns, and crop it where it is read.
+
+    So are its rows, where nobody knows how many there are: no tile has to look whether it is full.
+    """
     here = sch.get(block)
     spatial = [v for v in here.iter_vars if v.iter_type == SPATIAL]
-    if not is_tiled(sch, block) or number(spatial[-1].dom.extent) % columns == 0:
+    if not is_tiled(sch, block):
         return
-    last = spatial[-1].var
-    padding = [columns if v.var.same_as(last) else 1 for v in here.iter_vars]
-    sch.pad_einsum(block, padding)
+    extents = [v.dom.extent for v in spatial]
+    padding = {spatial[-1].var.name: choice.columns}
+    unknown = [is_open(extent) for extent in extents[-2:]]
+    if not any(unknown) and number(extents[-1]) % choice.columns == 0:
+        return
+    if any(unknown) and not is_einsum(here):
+        return
+    if len(spatial) > 1 and unknown[0]:
+        padding[spatial[-2].var.name] = choice.rows
+    sch.pad_einsum(block, [padding.get(v.var.name, 1) for v in here.iter_vars])
 
 
 def _pack(sch: Any, block: Any, columns: int) -> None:

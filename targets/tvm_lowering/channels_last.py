@@ -87,7 +87,9 @@ def _pool(node: ir.Node, edit: Edit) -> bool:
     types = (*FLOATS, *BYTES) if node.op_type == "MaxPool" else FLOATS
     if x is None or shape is None or kernel is None or dtype_of(x) not in types:
         return False
-    if (len(node.outputs) > 1 and node.outputs[1].uses()) or attribute(node, "ceil_mode", 0):
+    if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+        return False
+    if attribute(node, "ceil_mode", 0):
         return False
     window = window_of(node, shape[2:], tuple(kernel))
     if window is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from infc.passes.rewriting import Edit, dtype_of, graphs
+from infc.passes.rewriting import Edit, const_array, dtype_of, graphs
 
 MOVES = frozenset(
     """
@@ -40,10 +40,7 @@ def _widen(node: ir.Node, edit: Edit) -> bool:
     for index, value in enumerate(node.inputs):
         if value is None or dtype_of(value) != NARROW:
             continue
-        attributes = {"to": int(WIDE)}
-        wide = edit.emit("Cast", [value], attributes, at=node, dtype=WIDE)
-        wide.shape = value.shape
-        node.replace_input_with(index, wide)
+        node.replace_input_with(index, _widened(value, node, edit))
         touched = True
     for value in node.outputs:
         if value.dtype != NARROW or not (value.uses() or value.is_graph_output()):
@@ -51,6 +48,15 @@ def _widen(node: ir.Node, edit: Edit) -> bool:
         touched = True
         _narrow(node, value, edit)
     return touched
+
+
+def _widened(value: ir.Value, node: ir.Node, edit: Edit) -> ir.Value:
+    array = const_array(value)
+    if array is not None:
+        return edit.constant(array.astype(WIDE.numpy()), f"{value.name}_wide", node)
+    cast = edit.emit("Cast", [value], {"to": int(WIDE)}, at=node, dtype=WIDE)
+    cast.shape = value.shape
+    return cast
 
 
 def _narrow(node: ir.Node, value: ir.Value, edit: Edit) -> None:

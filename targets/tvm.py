@@ -211,7 +211,7 @@ def open(job: RunJob) -> Runner:
     Raises:
         BackEndError: nothing on this machine runs it.
     """
-    from infc.targets.tvm_compiler.emulated import Emulated, emulator_of
+    from infc.targets.tvm_compiler.emulated import Emulated, emulator_of, linked
     from infc.targets.tvm_compiler.opened import Model
 
     if job.remote:
@@ -228,8 +228,10 @@ def open(job: RunJob) -> Runner:
         from infc.targets.tvm_compiler.vm import Model as Machine
 
         return Machine(job.entry, job.inputs, job.outputs, job.threads).run
-    if job.entry.suffix == ".a" or emulator_of(job.target):
+    if emulator_of(job.target):
         return Emulated(job).run
+    if job.entry.suffix == ".a":
+        return linked(job).run
     return Model(job.entry, job.inputs, job.outputs, job.threads).run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from infc.targets import BackEndError, cross
 from infc.targets.tvm_compiler.library import CompilerError, run_compiler, template_folder
-from infc.targets.tvm_compiler.opened import DTYPE_NAMES
+from infc.targets.tvm_compiler.opened import DTYPE_NAMES, Model
 from infc.targets.tvm_compiler.settings import cpu_of, has_threads
 
 if TYPE_CHECKING:
@@ -94,6 +94,28 @@ class Emulated:
             said = done.stderr.strip()[-500:] or f"it ended with status {done.returncode}"
             raise BackEndError(f"the artifact, run by a program of its own: {said}")
         return done.stdout
+
+
+def linked(job: RunJob) -> Model:
+    """A static library of this machine's own, made a shared one and opened.
+
+    Raises:
+        InfcError: E501, there is no compiler.
+        BackEndError: it does not link.
+    """
+    target = job.target
+    compiler = cross.find_compiler(cpu_of(target).triple, target.options.get("compiler", ""))
+    whole = ("-Wl,--whole-archive", str(job.entry.resolve()), "-Wl,--no-whole-archive")
+    with tempfile.TemporaryDirectory(prefix="infc-linked-") as folder:
+        made = Path(folder) / "model.so"
+        command = [*compiler.c, "-shared", *whole, "-lpthread", "-lm", "-o", str(made)]
+        try:
+            run_compiler(command, made.parent)
+        except CompilerError as error:
+            raise BackEndError(f"the static library does not link: {error}") from error
+        prefix = job.entry.stem.removeprefix("lib")
+        place = not has_threads(target)
+        return Model(made, job.inputs, job.outputs, job.threads, prefix, place=place)
 
 
 def _command(job: RunJob, program: Path) -> Sequence[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from infc.targets import BackEndError
+from infc.targets.tvm_compiler.plan import ALIGNMENT
 
 DTYPE_NAMES = {
     **{(0 << 8) + bits: f"int{bits}" for bits in (8, 16, 32, 64)},
@@ -22,29 +23,58 @@ WRONG_CPU = 4
 
 
 class Model:
-    """A library that was opened; `run` takes and gives arrays by name."""
+    """A library that was opened; `run` takes and gives arrays by name.
+
+    `prefix` is what its functions begin with. Where it allocates nothing (`place`) the memory is
+    made here.
+    """
 
     def __init__(
-        self, path: Path, inputs: Sequence[str], outputs: Sequence[str], threads: int
+        self,
+        path: Path,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        threads: int,
+        prefix: str = "infc_model",
+        *,
+        place: bool = False,
     ) -> None:
         import ctypes
 
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        self._library = library = ctypes.CDLL(str(path))
-        library.infc_model_create.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
-        library.infc_model_run.argtypes = (ctypes.c_void_p,) * 3
-        library.infc_model_message.argtypes = (ctypes.c_void_p,)
-        library.infc_model_message.restype = ctypes.c_char_p
-        library.infc_model_tensor.argtypes = (
+        library = ctypes.CDLL(str(path))
+        create = getattr(library, f"{prefix}_create")
+        create.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
+        self._run = getattr(library, f"{prefix}_run")
+        self._run.argtypes = (ctypes.c_void_p,) * 3
+        self._message = getattr(library, f"{prefix}_message")
+        self._message.argtypes = (ctypes.c_void_p,)
+        self._message.restype = ctypes.c_char_p
+        self._tensor = getattr(library, f"{prefix}_tensor")
+        self._tensor.argtypes = (
             *(ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int64)),
             ctypes.POINTER(ctypes.c_int),
         )
         self._handle = ctypes.c_void_p()
-        status = library.infc_model_create(threads, ctypes.byref(self._handle))
+        if place:
+            status = self._placed(library, prefix)
+        else:
+            status = create(threads, ctypes.byref(self._handle))
         if status == WRONG_CPU:
             raise BackEndError("the kernels use instructions that this processor does not have")
         if status:
-            raise MemoryError(f"infc_model_create gives {status}")
+            raise MemoryError(f"{prefix}_create gives {status}")
+
+    def _placed(self, library: Any, prefix: str) -> int:
+        """Make the model in memory of this object's."""
+        import ctypes
+
+        wanted, place = getattr(library, f"{prefix}_bytes"), getattr(library, f"{prefix}_place")
+        wanted.restype = ctypes.c_size_t
+        place.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p))
+        self._memory = ctypes.create_string_buffer(wanted() + ALIGNMENT)
+        start = -(-ctypes.addressof(self._memory) // ALIGNMENT) * ALIGNMENT
+        return int(place(start, wanted(), ctypes.byref(self._handle)))
 
     def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         """Run once.
@@ -71,8 +101,8 @@ class Model:
             (ctypes.c_void_p * max(1, len(arrays)))(*(a.ctypes.data for a in arrays))
             for arrays in (inputs, answers)
         ]
-        if self._library.infc_model_run(self._handle, *pointers):
-            raise BackEndError(self._library.infc_model_message(self._handle).decode())
+        if self._run(self._handle, *pointers):
+            raise BackEndError(self._message(self._handle).decode())
         return dict(zip(self._outputs, answers, strict=True))
 
     def _type(self, output: int, number: int) -> tuple[str, tuple[int, ...]]:
@@ -80,5 +110,5 @@ class Model:
 
         shape = (ctypes.c_int64 * MAX_RANK)()
         code = ctypes.c_int()
-        rank = self._library.infc_model_tensor(output, number, shape, ctypes.byref(code))
+        rank = self._tensor(output, number, shape, ctypes.byref(code))
         return DTYPE_NAMES[code.value], tuple(shape[:rank])

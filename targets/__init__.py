@@ -42,7 +42,7 @@ BACK_ENDS = (
 )
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
 FIXED_SHAPES = ("tvm",)
-"""More of them, whose artifacts have fixed shapes: a dimension that is not fixed is E207."""
+"""More of them, whose artifact is another one where all shapes are fixed, and the better one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,19 @@ def test_without_threads_it_wants_nothing_of_a_system(
     assert notes["weight_bytes"] < notes["flash_bytes"]
 
 
+def test_a_shared_library_without_threads(
+    tvm_is_there: None, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    model = small_network(1)
+    _, job = build(model, tmp_path, threads="0")
+    said = subprocess.run(
+        [need_tool("nm"), "-D", job.entry], capture_output=True, text=True, check=True
+    ).stdout
+    assert "infc_model_run" in said
+    assert "pthread" not in said
+    require_right(model, job)
+
+
 def test_two_models_in_one_program(
     tvm_is_there: None, tmp_path: Path, need_tool: Callable[[str], str]
 ) -> None:

@@ -7,6 +7,7 @@ code than 0; `error.diagnostics` holds them, `error.exit_code` the code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -161,6 +162,7 @@ def tune(
     limits: WorkerLimits = WorkerLimits(),  # noqa: B008
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
+    remote: str = "",
     progress: Progress = _silent,
 ) -> tuple[TuneResult, ...]:
     """Measure the kernels of `model` for each target; every later build uses what was found.
@@ -178,6 +180,7 @@ def tune(
         toolchains: back ends, and the source's framework, to the environments that their workers
             run in.
         reading: how a model that is not ONNX is read.
+        remote: the devices to measure on, as a tracker names them; "" for this machine.
         progress: called with (target or "", step) as each step begins.
 
     Raises:
@@ -196,7 +199,7 @@ def tune(
         limits=limits,
         toolchains=dict(toolchains or {}),
         reading=reading,
-        tuning=budget_for(trials, minutes),
+        tuning=replace(budget_for(trials, minutes), remote=remote),
     )
     return tuning.tune_model(request, progress)
 

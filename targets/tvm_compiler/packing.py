@@ -47,7 +47,7 @@ def with_packed(module: Any, packing: Mapping[str, tuple[int, int]]) -> Any:
     from tvm import relax
     from tvm.relax.expr_functor import PyExprMutator, mutator
 
-    @mutator  # type: ignore[misc, untyped-decorator]
+    @mutator
     class Packer(PyExprMutator):  # type: ignore[misc]
         def visit_call_(self, call: Any) -> Any:
             call = self.visit_expr_post_order(call)

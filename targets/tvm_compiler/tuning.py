@@ -59,7 +59,7 @@ class Estimate:
 
 @dataclass(slots=True)
 class _Subject:
-    """A kernel under search."""
+    """A kernel under search, which the model calls so often."""
 
     kernel: Kernel
     calls: int
@@ -95,7 +95,7 @@ class _Subject:
         """What is not measured at all comes first, by its size."""
         if self.record is None:
             return 1e9 + self.calls * self.extents.rounds
-        return self.calls * self.record.seconds / 2**self.idle
+        return self.calls * self.record.seconds * 0.5**self.idle
 
 
 class Tuner:

@@ -37,7 +37,8 @@ def write(results: Path, file: Path) -> None:
     import onnx
     from node_tests import read_results
 
-    found = {n: list(read_results(results / f"{n}.jsonl").values()) for n in (*BACK_ENDS, *FIXED_SHAPES)}
+    names = (*BACK_ENDS, *FIXED_SHAPES)
+    found = {n: list(read_results(results / f"{n}.jsonl").values()) for n in names}
     found = {name: rows for name, rows in found.items() if rows}
     text = HEAD.format(version=onnx.__version__)
     text += "".join(_summary(name, rows) for name, rows in found.items())

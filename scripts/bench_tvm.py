@@ -46,14 +46,14 @@ def path_of(name: str) -> Path:
 
 
 def compiled(
-    name: str, folder: Path, tune: str | None
+    name: str, folder: Path, tune: str | None, precision: str | None
 ) -> tuple[dict[str, Path], dict[str, float], dict[str, Any]]:
     """The bundle for each target, how many seconds it took, and what a tuning found."""
     import infc
     from infc.tuning_options import parse_tuning
 
     found, seconds, tuned = {}, {}, {}
-    for label, target in ((k, k.partition("-")[0]) for k in labels(tune)):
+    for label, target in ((k, k.partition("-")[0]) for k in labels(tune, precision)):
         start = time.perf_counter()
         # What others found on this machine is nobody's measurement: `off` is by rule alone.
         wanted = parse_tuning(tune if label.endswith("-tuned") else "off")
@@ -65,6 +65,10 @@ def compiled(
             inputs=INPUTS.get(name),
             loaders=["cpp"],
             tuning=wanted if target == "tvm" else None,
+            precision=precision if precision and label.endswith(precision) else None,
+            calibration=infc.CalibrationOptions("random") if label.endswith("int8") else None,
+            # The models of `bench_models.py` have random weights: what they answer is noise.
+            verify=not (precision and label.endswith(precision)),
         )
         seconds[label] = time.perf_counter() - start
         tuned.update(result.results[0].measured.get("tuning", {}))
@@ -72,9 +76,12 @@ def compiled(
     return found, seconds, tuned
 
 
-def labels(tune: str | None) -> tuple[str, ...]:
-    """What is raced: the peer first."""
-    return (*TARGETS, *(["tvm-tuned"] if tune else []))
+def labels(tune: str | None, precision: str | None) -> tuple[str, ...]:
+    """What is raced: the peer first, and at `precision` where it has that."""
+    more = ["tvm-tuned"] if tune else []
+    more += [f"tvm-{precision}"] if precision else []
+    more += ["onnxruntime-int8"] if precision == "int8" else []
+    return (*TARGETS, *more)
 
 
 def race(commands: dict[str, list[str]], rounds: int) -> dict[str, Any]:
@@ -120,6 +127,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--tune", metavar="trials=N|minutes=M", help="race a tuned artifact too")
+    parser.add_argument("--precision", choices=("int8", "fp16", "bf16"), help="race it too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     names = options.models or [*SHAPES, "digits", "ultraface"]
@@ -129,7 +137,7 @@ def main() -> int:
             print(f"{name}: {path_of(name)} is not there", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory(prefix="infc-bench-") as folder:
-            found, seconds, tuned = compiled(name, Path(folder), options.tune)
+            found, seconds, tuned = compiled(name, Path(folder), options.tune, options.precision)
             commands = programs(found, Path(folder))
             rows: dict[str, Any] = {"seconds": seconds, "tuning": tuned}
             for threads in THREADS:

@@ -44,7 +44,7 @@ def compiled(model: Path, folder: Path, *words: object) -> tuple[dict[str, Any],
     return json.loads(path.read_text()), size
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tvm"])
 def test_at_fp16_it_is_kept_with_its_weights(model: Path, tmp_path: Path, target: str) -> None:
     words = ("-t", target, "--precision", "fp16")
     every, small = compiled(model, tmp_path / "every", *words)
@@ -58,7 +58,7 @@ def test_at_fp16_it_is_kept_with_its_weights(model: Path, tmp_path: Path, target
     assert large - small > 0.4 * BYTES, "half of the weights' bytes are back"
 
 
-@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tvm"])
 def test_at_int8_it_is_kept_with_its_weights(model: Path, tmp_path: Path, target: str) -> None:
     words = ("-t", target, "--precision", "int8", "--calibration", "random", "--keep-float", "c")
     manifest, size = compiled(model, tmp_path / "o", *words)

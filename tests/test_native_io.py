@@ -60,6 +60,7 @@ CASES = [
     ("torchscript", "bf16", "bfloat16"),
     ("onnxruntime", "int8", "uint8"),
     ("openvino", "int8", "uint8"),
+    ("tvm", "int8", "uint8"),
 ]
 
 

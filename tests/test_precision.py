@@ -48,7 +48,8 @@ def net(path: Path, text: str = NET, gain: float = 1.0) -> Path:
 
 
 def reduced() -> list[tuple[str, Precision]]:
-    ends = [targets.back_end(name) for name in targets.BACK_ENDS]
+    names = (*targets.BACK_ENDS, *targets.FIXED_SHAPES)
+    ends = [targets.back_end(name) for name in names]
     return [
         (end.NAME, p)
         for end in ends
@@ -81,10 +82,11 @@ def test_what_is_offered_is_right_and_half_as_large(
     assert err == ""
     verdict = verdicts.expected(end)
     assert manifest["verification"]["verdict"] == verdict
-    # An engine's code is of one size whatever the weights are: 0.3 MB that this net is as large as.
-    # What is deferred is no engine yet, and the graph may cast its weights.
+    # An engine's code is of one size whatever the weights are: 0.3 MB that this net is as large as;
+    # in a library of TVM's it is 50 kB. What is deferred is no engine yet, and the graph may cast.
     if verdict != "deferred":
-        assert size_of(path) < (0.62 if end != "tensorrt-rtx" else 0.95) * size_of(plain)
+        most = {"tensorrt-rtx": 0.95, "tvm": 0.75}.get(end, 0.62)
+        assert size_of(path) < most * size_of(plain)
     assert "conversion" not in full
     assert manifest["conversion"]["to"] == precision.TYPES[wanted]
     if verdict == "passed":

@@ -19,7 +19,7 @@ OPTIONS = {
     "cores": "how many cores the kernels are shared among (those of the processor)",
     "form": "library: a shared one; static: one to be linked; vm: one for TVM's runtime, where "
     "dimensions may stay open (library; static without an OS; vm where a dimension is open)",
-    "threads": "0: a build without threads that allocates nothing (any)",
+    "threads": "0: a build without threads; a static one then allocates nothing (any)",
     "memory": "the most that a model may take when it is made: bytes, 64k or 2M (any)",
     "compiler": "a C compiler for the processor: zig, or a command (the first that is found)",
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.targets import Unsupported
+from infc.targets.tvm_compiler.open_shapes import has_open
 from infc.targets.tvm_lowering.channels_last import DOMAIN
 from infc.targets.tvm_operators import TAKES, reason_against
 
@@ -45,7 +46,9 @@ def unsupported(path: Path, cpu: Cpu) -> list[Unsupported]:
             module = import_model(model, cpu, refused=known)
         except RefusedError as error:
             reasons |= {id(node): reason for node, reason in error.rows}
-    if module is not None and not reasons and not _is_legal(module):
+    # What is left of an operator on open shapes may be the virtual machine's own.
+    fixed = not has_open(model.graph)
+    if module is not None and not reasons and fixed and not _is_legal(module):
         return blamed(path, cpu)
     return [row(node, reasons[id(node)]) for node in nodes if id(node) in reasons]
 
@@ -78,14 +81,19 @@ def blamed(path: Path, cpu: Cpu) -> list[Unsupported]:
 
 
 def _reason_alone(model: bytes, cpu: Cpu) -> str:
-    """Why there is no plan of a model, "" where there is one."""
+    """Why there is no plan of a model, or no kernels of one with open shapes; "" for neither."""
     import onnx
 
     from infc.targets.tvm_compiler import plan_of
-    from infc.targets.tvm_compiler.importing import RefusedError, reason_of
+    from infc.targets.tvm_compiler.importing import RefusedError, import_model, reason_of
+    from infc.targets.tvm_compiler.kernels import kernels
 
+    graph = onnx.ModelProto.FromString(model)
     try:
-        plan_of(onnx.ModelProto.FromString(model), cpu)
+        if has_open(graph.graph):
+            kernels(import_model(graph, cpu), cpu)
+        else:
+            plan_of(graph, cpu)
     except RefusedError as error:
         return error.rows[0][1]
     except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infc.targets.tvm_compiler.open_shapes import Settling, has_open
+from infc.targets.tvm_compiler.open_shapes import Settling, as_tensor, has_open
 from infc.targets.tvm_compiler.symbolic import is_open
 
 if TYPE_CHECKING:
@@ -111,7 +111,10 @@ def _importer() -> Any:
         def _parse_value_proto(self, value_proto: Any) -> Any:
             """Asked of each node before it is converted, and of each output in the end."""
             self.current = value_proto if hasattr(value_proto, "op_type") else None
-            return super()._parse_value_proto(value_proto)
+            name = super()._parse_value_proto(value_proto)
+            if self.current is None and name in self._nodes:
+                self._nodes[name] = as_tensor(self.bb, self._nodes[name])
+            return name
 
         def _convert_operator(self, op_name: str, inputs: Any, attrs: Any, opset: int) -> Any:
             assert self.current is not None

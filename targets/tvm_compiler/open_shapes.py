@@ -109,6 +109,19 @@ class Settling:
                     self._vars.setdefault(dim, value)
 
 
+def as_tensor(builder: Any, found: Any) -> Any:
+    """A shape, or a size, as the tensor of int64 that ONNX takes it for; tensors as they are."""
+    from tvm import ir, relax
+
+    kind = getattr(found, "ty", None)
+    if isinstance(kind, relax.ShapeType):
+        return builder.normalize(relax.op.shape_to_tensor(found))
+    if isinstance(kind, ir.PrimType):
+        size = relax.op.shape_to_tensor(relax.ShapeExpr([getattr(found, "value", found)]))
+        return builder.normalize(relax.op.reshape(size, relax.ShapeExpr([])))
+    return found
+
+
 def _made_of(size: Any, known: list[Any]) -> bool:
     """Whether `size` is an expression of nothing but the variables in `known`."""
     from tvm.tirx.analysis import undefined_vars

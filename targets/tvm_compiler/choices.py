@@ -28,7 +28,7 @@ from infc.targets.tvm_compiler.blocks import (
 from infc.targets.tvm_compiler.blocks import rounds as rounds_of
 from infc.targets.tvm_compiler.integer_schedules import is_dot
 from infc.targets.tvm_compiler.symbolic import number
-from infc.targets.tvm_compiler.tiles import tile_for, vector
+from infc.targets.tvm_compiler.tiles import Work, tile_for, vector
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -102,7 +102,7 @@ class Extents:
     says whether it is computed in tiles, and `padded` whether zeros are put around its input. What
     is `settled` has a schedule in which nothing is left to choose. `weight_bytes` are those of
     weights that never change, and can be laid out as is best. Where it is `paddable`, columns
-    need not be a multiple of the tile's.
+    need not be a multiple of the tile's; where rows are `cropped`, that takes time if they are not.
     """
 
     rows: int
@@ -114,6 +114,11 @@ class Extents:
     settled: bool = False
     weight_bytes: int = 0
     paddable: bool = False
+    cropped: bool = False
+
+    def work(self) -> Work:
+        """The same, as the tiles are chosen by."""
+        return Work(self.rows, self.columns, prod(self.reduction), self.paddable, self.cropped)
 
 
 def main_block(sch: Any) -> Any:
@@ -151,6 +156,7 @@ def extents_of(func: Any, constants: frozenset[int] = frozenset()) -> Extents:
         padded=any(sch.get(p).name_hint == "pad" for p in sch.get_producers(block)),
         settled=is_dot(sch, block),
         weight_bytes=_weight_bytes(func, here, constants),
+        cropped=not is_einsum(here),
         paddable=len(sizes) > 1 and sizes[-2] >= ROWS_TO_PAD and is_einsum(here),
     )
 
@@ -176,7 +182,7 @@ def rule(func: Any, cpu: Cpu, constants: frozenset[int] = frozenset()) -> Choice
     if not extents.tiled:
         inner = extents.reduction[-1] if extents.reduction else extents.columns
         return Choice(1, vector(inner, cpu.lanes(4)))
-    tile = tile_for(extents.rows, extents.columns, cpu, paddable=extents.paddable)
+    tile = tile_for(extents.work(), cpu)
     sch = Schedule(tvm.IRModule({"main": func}))
     first = columns_weigh_more(sch.get(main_block(sch)))
     count = prod(extents.reduction)

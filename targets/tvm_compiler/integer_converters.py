@@ -25,7 +25,7 @@ from infc.targets.tvm_compiler.dot_products import (
 )
 from infc.targets.tvm_compiler.integer_schedules import tile
 from infc.targets.tvm_compiler.symbolic import is_open
-from infc.targets.tvm_compiler.tiles import tile_for
+from infc.targets.tvm_compiler.tiles import Work, tile_for
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -167,7 +167,7 @@ def _conv(
     dot = _holding(dot, weights)
     layout = integers.packing(weights.shape, window, groups, dot)
     if layout is None:
-        rows = tile_for(last, weights.shape[-1], cpu).rows
+        rows = tile_for(Work(last, weights.shape[-1]), cpu).rows
         return bb.emit_te(
             lambda a, w, *c: integers.single(a, w, after(c), window, groups, rows, zero),
             x,

@@ -34,7 +34,7 @@ from infc.targets.tvm_compiler.elementary import as_arithmetic
 from infc.targets.tvm_compiler.integer_schedules import is_dot, schedule_dot
 from infc.targets.tvm_compiler.packing import index_of
 from infc.targets.tvm_compiler.symbolic import MANY, SOME, is_open, number
-from infc.targets.tvm_compiler.tiles import tile_for, vector
+from infc.targets.tvm_compiler.tiles import Work, tile_for, vector
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
@@ -196,7 +196,7 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
     loops = sch.get_loops(top)[: len(spatial)]
     if choice is None:
         sizes = [1, *(extent(sch, loop, MANY) for loop in loops)]
-        tile = tile_for(sizes[-2], sizes[-1], cpu)
+        tile = tile_for(Work(sizes[-2], sizes[-1]), cpu)
         choice = Choice(tile.rows, tile.columns, columns_weigh_more(here))
     columns, inner_columns = sch.split(loops[-1], [None, choice.columns])
     width = vector(choice.columns, cpu.lanes(4))

@@ -53,8 +53,7 @@ def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
     if not extents.tiled:
         yield from _widths(extents, cpu, best)
         return
-    pad = extents.paddable
-    tiles = tiles_by_cost(extents.rows, extents.columns, cpu, paddable=pad)[:TILES]
+    tiles = tiles_by_cost(extents.work(), cpu)[:TILES]
     shapes = [replace(best, rows=t.rows, columns=t.columns) for t in tiles]
     yield from shapes[:FIRST_TILES]
     yield from _variants(extents, best)

@@ -25,6 +25,8 @@ CHAIN_CYCLES = 4
 """Until a sum can be added to again."""
 ROUND_CYCLES = 0.5
 """Of counting and branching."""
+STORE_CYCLES, TESTED_CYCLES = 2, 10
+"""Of what follows the sum, for a vector; the second was measured where rows are cropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,47 +37,55 @@ class Tile:
     columns: int
 
 
-def tile_for(
-    rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4, *, paddable: bool = False
-) -> Tile:
-    """The tile of accumulators for an output of `rows` x `columns` elements."""
-    return tiles_by_cost(rows, columns, cpu, dtype_bytes, paddable=paddable)[0]
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is computed in tiles: `rows` x `columns` sums of `rounds` products each.
 
-
-def tiles_by_cost(
-    rows: int, columns: int, cpu: Cpu, dtype_bytes: int = 4, *, paddable: bool = False
-) -> list[Tile]:
-    """All tiles that stay in registers, the cheapest for `rows` x `columns` elements first.
-
-    Where it is `paddable`, columns may be computed beyond the last.
+    Where it is `paddable`, columns may be computed beyond the last. Rows may be in any case; where
+    those are `cropped`, as of a convolution, what follows is then tested for each.
     """
+
+    rows: int
+    columns: int
+    rounds: int = 64
+    paddable: bool = False
+    cropped: bool = False
+
+
+def tile_for(work: Work, cpu: Cpu, dtype_bytes: int = 4) -> Tile:
+    """The tile of accumulators for `work`."""
+    return tiles_by_cost(work, cpu, dtype_bytes)[0]
+
+
+def tiles_by_cost(work: Work, cpu: Cpu, dtype_bytes: int = 4) -> list[Tile]:
+    """All tiles that stay in registers, the cheapest first."""
     lanes = cpu.lanes(dtype_bytes)
-    width = vector(columns, lanes)
-    padded = paddable and width < lanes < columns
+    width = vector(work.columns, lanes)
+    padded = work.paddable and width < lanes < work.columns
     width = lanes if padded else width
     most = (TILE_BYTES - 1) // dtype_bytes
     found = []
     for across in range(1, COLUMN_VECTORS + 1):
-        if not padded and (columns // width) % across:
+        if not padded and (work.columns // width) % across:
             continue
-        for tall in range(1, min(rows, MOST_ROWS) + 1):
+        for tall in range(1, min(work.rows, MOST_ROWS) + 1):
             # Beside the sums, registers hold a vector of each column and an element of a row.
             if tall > 1 and tall * across + across + 1 > cpu.registers:
                 break
             if tall * across * width <= most:
                 tile = Tile(tall, across * width)
-                found.append((_cost(rows, columns, tile, across), tall * across, tile))
+                found.append((_cost(work, tile, across), tall * across, tile))
     return [tile for *_, tile in sorted(found, key=lambda row: (row[0], -row[1]))]
 
 
-def _cost(rows: int, columns: int, tile: Tile, across: int) -> float:
-    """Cycles for one round of the reduction, for the whole output.
-
-    A tile takes `rows * across` multiply-adds on `rows + across` loads.
-    """
+def _cost(work: Work, tile: Tile, across: int) -> float:
+    """Cycles for all tiles: of `rows * across` multiply-adds on `rows + across` loads each."""
     adds, loads = tile.rows * across, tile.rows + across
     cycles = max(adds / PORTS, loads / PORTS, CHAIN_CYCLES) + ROUND_CYCLES
-    return -(-rows // tile.rows) * -(-columns // tile.columns) * cycles
+    tested = work.cropped and work.rows % tile.rows
+    last = adds * (TESTED_CYCLES if tested else STORE_CYCLES)
+    tiles = -(-work.rows // tile.rows) * -(-work.columns // tile.columns)
+    return tiles * (work.rounds * cycles + last)
 
 
 def vector(extent: int, lanes: int) -> int:

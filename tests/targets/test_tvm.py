@@ -22,7 +22,7 @@ from infc.signature import TensorSpec
 from infc.targets import BuildJob, RunJob, Target, configure, cross, look_up, tvm
 from infc.targets.tvm_compiler import cpus
 from infc.targets.tvm_compiler.cpus import CPUS, Cpu, UnknownCpuError
-from infc.targets.tvm_compiler.tiles import Tile, tile_for
+from infc.targets.tvm_compiler.tiles import Tile, Work, tile_for
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 THREADS = (1, 3)
@@ -353,7 +353,7 @@ def test_a_machine_of_another_kind() -> None:
 @pytest.mark.parametrize("columns", [1, 3, 8, 21, 24, 64, 100, 1000])
 def test_a_tile_divides_the_columns_and_fits_the_registers(cpu: Cpu, columns: int) -> None:
     for rows in (1, 2, 7, 13, 56, 112, 113):
-        tile = tile_for(rows, columns, cpu)
+        tile = tile_for(Work(rows, columns), cpu)
         assert columns % tile.columns == 0
         assert 1 <= tile.rows <= rows
         vectors = -(-tile.columns * 4 // cpu.vector_bytes)
@@ -362,6 +362,10 @@ def test_a_tile_divides_the_columns_and_fits_the_registers(cpu: Cpu, columns: in
 
 def test_rows_are_not_wasted() -> None:
     cpu = CPUS["x86-64-v4"]
-    assert tile_for(56, 64, cpu) == Tile(7, 32)
-    assert tile_for(14, 96, cpu) == Tile(7, 32)  # 5 x 48 would compute 15 rows, 2 x 48 wait
-    assert tile_for(5, 32, cpu) == Tile(5, 32)
+    assert tile_for(Work(56, 64), cpu) == Tile(7, 32)
+    # 5 x 48 would compute 15 rows, and 2 x 48 wait for its sums.
+    assert tile_for(Work(14, 96), cpu) == Tile(7, 32)
+    assert tile_for(Work(5, 32), cpu) == Tile(5, 32)
+    # Cropping 161 rows is cheap beside a long reduction alone.
+    assert tile_for(Work(160, 32, 16, cropped=True), cpu) == Tile(5, 32)
+    assert tile_for(Work(160, 32, 4608, cropped=True), cpu) == Tile(7, 32)

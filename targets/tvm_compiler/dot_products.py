@@ -116,9 +116,9 @@ def _meaning(dot: DotProduct, lanes: int, activation: str) -> Any:
 
     @tirx.prim_func(s_tir=True)  # type: ignore[untyped-decorator, unused-ignore]
     def described(
-        a: tirx.Buffer((4,), activation, offset_factor=1),
-        b: tirx.Buffer(shape, "int8", offset_factor=1),
-        c: tirx.Buffer((lanes,), "int32", offset_factor=1),
+        a: tirx.Buffer((4,), activation, offset_factor=1),  # type: ignore[valid-type]
+        b: tirx.Buffer(shape, "int8", offset_factor=1),  # type: ignore[valid-type]
+        c: tirx.Buffer((lanes,), "int32", offset_factor=1),  # type: ignore[valid-type]
     ) -> None:
         with tirx.sblock("root"):
             tirx.reads(c[0:lanes], a[0:4], b[whole])
@@ -144,9 +144,9 @@ def _instruction(dot: DotProduct, lanes: int, activation: str) -> Any:
 
     @tirx.prim_func(s_tir=True)  # type: ignore[untyped-decorator, unused-ignore]
     def made(
-        a: tirx.Buffer((4,), activation, offset_factor=1),
-        b: tirx.Buffer(shape, "int8", offset_factor=1),
-        c: tirx.Buffer((lanes,), "int32", offset_factor=1),
+        a: tirx.Buffer((4,), activation, offset_factor=1),  # type: ignore[valid-type]
+        b: tirx.Buffer(shape, "int8", offset_factor=1),  # type: ignore[valid-type]
+        c: tirx.Buffer((lanes,), "int32", offset_factor=1),  # type: ignore[valid-type]
     ) -> None:
         with tirx.sblock("root"):
             tirx.reads(c[0:lanes], a[0:4], b[whole])

@@ -55,14 +55,16 @@ def test_every_verb_has_json_and_traceback() -> None:
     )
     assert list(cli.commands) == [
         *names.split(),
-        *("tune", "package", "toolchain", "explain", "completion"),
+        *("tune", "package", "toolchain", "device", "explain", "completion"),
     ]
-    group = cli.commands["toolchain"]
-    assert isinstance(group, click.Group)
-    assert list(group.commands) == ["list", "install", "remove", "lock"]
-    for name, command in group.commands.items():
-        flags = {opt for parameter in command.params for opt in parameter.opts}
-        assert {"--json", "--traceback"} <= flags, name
+    groups = {"toolchain": ["list", "install", "remove", "lock"], "device": ["server", "tracker"]}
+    for title, verbs in groups.items():
+        group = cli.commands[title]
+        assert isinstance(group, click.Group)
+        assert list(group.commands) == verbs
+        for name, command in group.commands.items():
+            flags = {opt for parameter in command.params for opt in parameter.opts}
+            assert {"--json", "--traceback"} <= flags, name
 
 
 def test_compile_json(compiled: Done, bundle: Path) -> None:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc.targets.tvm_compiler.choices import Choice
-from infc.targets.tvm_compiler.records import Database, empty, file_for, read, require_for
+from infc.targets.tvm_compiler.records import (
+    Database,
+    compiler_name,
+    empty,
+    file_for,
+    read,
+    require_for,
+)
 from infc.targets.tvm_compiler.space import fits
 from infc.tuning_options import TuningOptions
 
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
     from infc.targets.tvm_compiler.kernels import Kernel
-
-DISTRIBUTION = "apache-tvm"
-
-
-def compiler_name() -> str:
-    """TVM's distribution and version, as in a database: `apache-tvm 0.27.0`."""
-    try:
-        return f"{DISTRIBUTION} {version(DISTRIBUTION)}"
-    except PackageNotFoundError:
-        return DISTRIBUTION
 
 
 def databases(options: TuningOptions, cpu: Cpu) -> list[Database]:

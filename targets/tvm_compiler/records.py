@@ -21,6 +21,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from infc.targets.tvm_compiler.choices import Choice
 if TYPE_CHECKING:
     from infc.targets.tvm_compiler.cpus import Cpu
 
+DISTRIBUTION = "apache-tvm"
 FORMAT, VERSION = "infc tuning database", 1
 MOST_BYTES = 1 << 26
 KEY = re.compile(r"[0-9a-f]{16}")
@@ -135,12 +137,24 @@ def empty(cpu: Cpu, compiler: str) -> Database:
     return Database(compiler, identity(cpu), {})
 
 
+def compiler_name() -> str:
+    """TVM's distribution and version, as in a database: `apache-tvm 0.27.0`."""
+    try:
+        return f"{DISTRIBUTION} {version(DISTRIBUTION)}"
+    except PackageNotFoundError:
+        return DISTRIBUTION
+
+
 def file_for(cpu: Cpu) -> Path:
-    """Where the records for `cpu` are kept: `$INFC_HOME/tuning/<processor>.json`."""
+    """Where the records for `cpu` are kept: `$INFC_HOME/tuning/<compiler>/<processor>.json`.
+
+    Those of another release of TVM stay, and are in nobody's way.
+    """
     from infc.places import data_folder
 
     words = "-".join([cpu.mcpu, *sorted(f.lstrip("+") for f in cpu.features), cpu.triple])
-    return data_folder() / "tuning" / f"{re.sub('[^A-Za-z0-9._-]', '_', words)}.json"
+    folder = data_folder() / "tuning" / compiler_name().replace(" ", "-")
+    return folder / f"{re.sub('[^A-Za-z0-9._-]', '_', words)}.json"
 
 
 def read(path: Path) -> Database:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from infc.diagnostics import fail
 from infc.targets import BackEndError, Target
-from infc.targets.tvm_compiler.lookup import compiler_name, databases
+from infc.targets.tvm_compiler.lookup import databases
 from infc.targets.tvm_compiler.measuring import Measurer, MeasuringError
-from infc.targets.tvm_compiler.records import Record, empty, file_for, read, update
+from infc.targets.tvm_compiler.records import Record, compiler_name, empty, file_for, read, update
 from infc.tuning_options import TuningOptions
 
 if TYPE_CHECKING:

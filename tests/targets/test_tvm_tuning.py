@@ -430,9 +430,7 @@ def built(model: onnx.ModelProto, folder: Path, tuning: TuningOptions) -> tuple[
 
 
 def own_database(rows: Mapping[str, Record]) -> Database:
-    from infc.targets.tvm_compiler.lookup import compiler_name
-
-    return replace(records.empty(cpus.host(), compiler_name()), records=rows)
+    return replace(records.empty(cpus.host(), records.compiler_name()), records=rows)
 
 
 def test_every_choice_gives_the_same_answers(

@@ -83,7 +83,7 @@ def dot_product_of(cpu: Cpu) -> DotProduct:
         return DotProduct("vpmaddwd", "words", wide or (4,))
     if cpu.triple.startswith("aarch64"):
         return DotProduct("sdot", "words", (4,)) if has("dotprod") else _SMLAL
-    return DotProduct("multiply-add", "planes", wide or (1,))
+    return DotProduct("multiply-add", "planes", wide or (4,))
 
 
 _SMLAL = DotProduct("smlal", "pairs", (4,))

@@ -228,11 +228,14 @@ def test_without_an_emulator_the_graph_alone_is_proved(
         tvm.open(job)
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--precision", "int8", "--calibration", "random")], ids=["fp32", "int8"]
+)
 def test_a_microcontroller_gets_no_loader(
-    tvm_is_there: None, need_module: Callable[[str], None], tmp_path: Path
+    tvm_is_there: None, need_module: Callable[[str], None], tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     need_module("ziglang")
-    done = infc("compile", DIGITS, "-t", "cortex-m4", *FIXED, "-o", tmp_path)
+    done = infc("compile", DIGITS, "-t", "cortex-m4", *FIXED, *options, "-o", tmp_path)
     assert done.status == 0, done.err
     assert "`cortex-m4` has no operating system" in " ".join(done.out.split())
     bundle = tmp_path / "digits-cortex-m4"

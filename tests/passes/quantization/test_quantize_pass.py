@@ -17,7 +17,7 @@ from infc.passes.rewriting import opset
 from infc.quantization import Range, Scheme
 from infc.targets import schemes
 
-SCHEMES = [schemes.ONNXRUNTIME, schemes.OPENVINO, schemes.TENSORRT]
+SCHEMES = [schemes.ONNXRUNTIME, schemes.OPENVINO, schemes.TENSORRT, schemes.TVM]
 NETWORKS = [networks.mobile, networks.mixed, networks.attention]
 
 

@@ -151,7 +151,7 @@ def _fold(attr: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
     from tvm import tirx
 
     name = bytes(attr.get("reduction", b"none")).decode()
-    folds = {**_FOLDS, "max": tirx.max, "min": tirx.min}
+    folds: dict[str, Callable[[Any, Any], Any]] = {**_FOLDS, "max": tirx.max, "min": tirx.min}
     if name not in folds:
         raise ValueError(f"`reduction` is `{name}`")
     return folds[name]

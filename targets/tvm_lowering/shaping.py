@@ -62,7 +62,8 @@ def _eye_like(node: ir.Node, edit: Edit) -> bool:
     if shape is None:
         return False
     f = Formula(node, edit)
-    eye = np.eye(*shape, attribute(node, "k", 0), dtype=dtype.numpy())
+    rows, columns = shape
+    eye = np.eye(rows, columns, int(attribute(node, "k", 0)), dtype=dtype.numpy())
     return f.finish(f.op("Identity", f.constant(eye)))
 
 

@@ -5,22 +5,17 @@ move(DQ(x))                   ->  DQ(move(x))          move: Reshape, MaxPool, C
 Q(move(x)), read by it alone  ->  move(Q(x))
 DQ(x), read by several        ->  a DQ for each, which their kernels compute in registers
 Q of the type that the instructions do not take  ->  Q of the other, zero point moved by 128
-Q(Clip(x)) where Q cuts off no less              ->  Q(x)
-Q(Relu(Cast(i) * m + b), s)   ->  Q(Relu(Cast(i) * (m / s) + b / s), 1)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.activations import clip_bounds
 from infc.passes.rewriting import (
     Edit,
-    const_array,
     const_tensor,
     dims,
     dtype_of,
@@ -29,7 +24,6 @@ from infc.passes.rewriting import (
     producer,
     sole_consumer,
 )
-from infc.targets.tvm_lowering.channels_last import DOMAIN
 from infc.targets.tvm_lowering.quantized_values import TYPES, Affine, affine_of, moved, real_of
 
 MOVERS = frozenset(
@@ -39,14 +33,10 @@ MOVERS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Of floats or of bytes the same: they move values, or pick the largest."""
-SCALED = 4
-"""The number of operands, at least, of IntegerConv and IntegerMatMul that give float32."""
-CUT = 1e-3
-"""Steps of Q that a Clip may cut off more than Q does, and be dropped."""
 
 
 def settle(model: ir.Model, activation: str) -> None:
-    """Everything of the above but the last rule; `activation` is the type of bytes."""
+    """All of the above but a DQ for each reader; `activation` is the type of bytes."""
     edit = Edit(model)
     for node in list(model.graph):
         if is_op(node, "QuantizeLinear"):
@@ -56,7 +46,7 @@ def settle(model: ir.Model, activation: str) -> None:
             _sink(node, edit)
     for node in reversed(list(model.graph)):
         if is_op(node, "QuantizeLinear") and node.graph is not None:
-            _lift(node, edit)
+            lift(node, edit)
     for node in list(model.graph):
         if is_op(node, "QuantizeLinear"):
             _cancel(node, edit)
@@ -87,7 +77,8 @@ def _dequantized(node: ir.Node, reader: ir.Node, edit: Edit) -> ir.Value:
     )
 
 
-def _parameters(found: Affine, edit: Edit, at: ir.Node, hint: str) -> list[ir.Value]:
+def parameters(found: Affine, edit: Edit, at: ir.Node, hint: str) -> list[ir.Value]:
+    """The scale and the zero point, as initializers."""
     return [
         edit.constant(np.asarray(found.scale, np.float32), f"{hint}_scale", at),
         edit.constant(np.asarray(found.zero, found.dtype), f"{hint}_zero_point", at),
@@ -106,7 +97,7 @@ def _retype(node: ir.Node, activation: str, edit: Edit) -> None:
     real = dtype_of(node.inputs[0])
     made = edit.emit(
         "QuantizeLinear",
-        [node.inputs[0], *_parameters(changed, edit, node, name)],
+        [node.inputs[0], *parameters(changed, edit, node, name)],
         at=node,
         hint=f"{name}_{activation}",
         dtype=TYPES[activation],
@@ -119,7 +110,7 @@ def _retype(node: ir.Node, activation: str, edit: Edit) -> None:
             edit.replace(
                 reader.outputs[0],
                 "DequantizeLinear",
-                [made, *_parameters(own, edit, reader, reader.outputs[0].name or name)],
+                [made, *parameters(own, edit, reader, reader.outputs[0].name or name)],
             )
             continue
         back = moved(made, found.dtype, edit, reader)
@@ -172,25 +163,25 @@ def _sink(node: ir.Node, edit: Edit) -> None:
     )
     node.graph.insert_before(node, made)
     for y, value in zip(outputs, bytes_, strict=True):
-        parameters = _parameters(shared, edit, node, y.name or "value")
-        _hand_over(y, value, parameters, edit, node)
+        own = parameters(shared, edit, node, y.name or "value")
+        _hand_over(y, value, own, edit, node)
 
 
 def _hand_over(
-    y: ir.Value, integers: ir.Value, parameters: list[ir.Value], edit: Edit, node: ir.Node
+    y: ir.Value, integers: ir.Value, affine: list[ir.Value], edit: Edit, node: ir.Node
 ) -> None:
     """Let a DequantizeLinear of `integers` stand for `y`."""
     name, y.name = y.name, edit.fresh(f"{y.name}_moved")
     real = ir.Value(name=name, type=y.type, shape=y.shape)
     title = edit.fresh_node(f"{node.name}/DequantizeLinear") if node.name else ""
-    made = ir.Node("", "DequantizeLinear", [integers, *parameters], outputs=[real], name=title)
+    made = ir.Node("", "DequantizeLinear", [integers, *affine], outputs=[real], name=title)
     assert node.graph is not None
     node.graph.insert_after(node, made)
     y.replace_all_uses_with(real, replace_graph_outputs=True)
     edit.erase(node)
 
 
-def _lift(node: ir.Node, edit: Edit) -> None:
+def lift(node: ir.Node, edit: Edit) -> None:
     """Quantise before what only moves."""
     found, value = affine_of(node), node.inputs[0]
     while found is not None and value is not None:
@@ -220,7 +211,7 @@ def _lift(node: ir.Node, edit: Edit) -> None:
         for made in inputs:
             source_node = made.producer()
             if source_node is not None:
-                _lift(source_node, edit)
+                lift(source_node, edit)
         return
 
 
@@ -229,82 +220,3 @@ def _cancel(node: ir.Node, edit: Edit) -> None:
     source = real_of(node.inputs[0])
     if source is not None and source[1] == affine_of(node):
         edit.forward(node.outputs[0], source[0])
-
-
-def fold_scales(model: ir.Model) -> None:
-    """What Q does by itself, and what can be divided by its scale beforehand."""
-    edit = Edit(model)
-    for node in list(model.graph):
-        found = affine_of(node) if is_op(node, "QuantizeLinear") else None
-        if found is not None:
-            _drop_clips(node, found, edit)
-            _divide(node, found, edit)
-    for node in list(model.graph):
-        if is_op(node, "QuantizeLinear") and is_op(_source(node), "Transpose"):
-            _lift(node, edit)
-
-
-def _source(node: ir.Node) -> ir.Node | None:
-    value = node.inputs[0]
-    return value.producer() if value is not None else None
-
-
-def _drop_clips(node: ir.Node, found: Affine, edit: Edit) -> None:
-    """Leave out a Relu or Clip that cuts off no more than Q does."""
-    least, greatest = (0, 255) if found.dtype == "uint8" else (-128, 127)
-    while True:
-        value = node.inputs[0]
-        clip = producer(value, "Relu", "Clip")
-        if clip is None or value is None or sole_consumer(value) is not node:
-            return
-        bounds = (0.0, np.inf) if clip.op_type == "Relu" else clip_bounds(clip)
-        if bounds is None or bounds[0] > bounds[1]:
-            return
-        low = bounds[0] / found.scale + found.zero
-        high = bounds[1] / found.scale + found.zero
-        if low > least + CUT or high < greatest - CUT:
-            return
-        node.replace_input_with(0, clip.inputs[0])
-        edit.erase(clip)
-
-
-def _divide(node: ir.Node, found: Affine, edit: Edit) -> None:
-    """Put the scale of Q into the factors of what it reads."""
-    scaled = _factors(node.inputs[0], node)
-    if not scaled or all(is_op(n, "DequantizeLinear") for n in scaled):
-        return
-    for source in scaled:
-        for index in (1,) if is_op(source, "DequantizeLinear") else (3, 4):
-            value = source.inputs[index]
-            array = const_array(value)
-            if value is None or array is None:
-                return
-            steps = (array.astype(np.float64) / found.scale).astype(np.float32)
-            source.replace_input_with(index, edit.constant(steps, f"{value.name}_steps", source))
-    one = _parameters(replace(found, scale=1.0), edit, node, node.outputs[0].name or "bytes")
-    edit.replace(node.outputs[0], "QuantizeLinear", [node.inputs[0], *one])
-
-
-def _factors(value: ir.Value | None, reader: ir.Node) -> list[ir.Node] | None:
-    """The nodes whose factors `value` is proportional to; None where it is to none.
-
-    Only `reader` reads it.
-    """
-    node = value.producer() if value is not None else None
-    if value is None or node is None or sole_consumer(value) is not reader:
-        return None
-    if node.domain == DOMAIN:
-        return [node] if len(node.inputs) > SCALED else None
-    if is_op(node, "DequantizeLinear"):
-        return [node] if real_of(value) is not None else None
-    if is_op(node, "Relu", "LeakyRelu", "Transpose"):
-        return _factors(node.inputs[0], node)
-    if not is_op(node, "Add"):
-        return None
-    found: list[ir.Node] = []
-    for operand in node.inputs:
-        part = _factors(operand, node)
-        if part is None:
-            return None
-        found += part
-    return found

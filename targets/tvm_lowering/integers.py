@@ -38,17 +38,18 @@ from infc.passes.rewriting import (
     static_dims,
 )
 from infc.targets.tvm_lowering.channels_last import DOMAIN, channels_last, window_of
-from infc.targets.tvm_lowering.integer_flow import fold_scales, settle, split_readers
+from infc.targets.tvm_lowering.integer_flow import settle, split_readers
 from infc.targets.tvm_lowering.quantized_operators import RULES, integer_in_float
 from infc.targets.tvm_lowering.quantized_values import (
     BYTES,
     SMALL_INTEGERS,
-    bias_steps,
+    bias_of,
     moved,
     real_of,
     weights_of,
     without_zero,
 )
+from infc.targets.tvm_lowering.requantization import fold_scales
 
 INT32, FLOAT = ir.DataType.INT32, ir.DataType.FLOAT
 QUANTIZED = frozenset(
@@ -96,7 +97,7 @@ def _conv(node: ir.Node, activation: str, edit: Edit) -> bool:
     if x is None or w is None or (w.scale.ndim and w.axis != 0):
         return False
     scale = (w.scale * np.float32(x[1].scale)).astype(np.float32)
-    bias = _bias(given(node, 2), scale, w.integers.shape[0])
+    bias = bias_of(given(node, 2), scale, w.integers.shape[0])
     if bias is None or _window(node, x[0], w.integers) is None:
         return False
     steps, real = bias
@@ -116,7 +117,7 @@ def _product(node: ir.Node, activation: str, edit: Edit) -> bool:
     if w.scale.ndim and w.axis != (0 if turned else 1):
         return False
     scale = (w.scale * np.float32(x[1].scale * attribute(node, "alpha", 1.0))).astype(np.float32)
-    bias = _bias(given(node, 2), scale, columns.shape[1], attribute(node, "beta", 1.0))
+    bias = bias_of(given(node, 2), scale, columns.shape[1], attribute(node, "beta", 1.0))
     if bias is None:
         return False
     steps, real = bias
@@ -188,40 +189,6 @@ def _times_weights(
     constant = edit.constant(sums, f"{at.outputs[0].name}_weight_sums", at)
     size = [1] * max(0, 1 - sums.ndim) + list(sums.shape)
     return edit.emit("Mul", [whole, constant], at=at, dtype=INT32, shape=size)
-
-
-def _bias(
-    value: ir.Value | None, scale: Array, outputs: int, factor: float = 1.0
-) -> tuple[Array, Array | None] | None:
-    """What a bias adds to the sums, (outputs,) int64, and to what they are scaled to, float32.
-
-    None where it is no constant vector.
-    """
-    nothing = np.zeros(outputs, np.int64)
-    if value is None:
-        return nothing, None
-    steps = bias_steps(value, scale) if factor == 1.0 else None
-    if steps is not None and steps.size == outputs:
-        return steps.astype(np.int64), None
-    array = _float_constant(value)
-    if array is None or array.size not in (1, outputs) or array.size != max(array.shape, default=1):
-        return None
-    real = np.broadcast_to(array.reshape(-1) * np.float32(factor), (outputs,))
-    return nothing, np.ascontiguousarray(real)
-
-
-def _float_constant(value: ir.Value) -> Array | None:
-    """The elements of a float32 constant, also one behind a DequantizeLinear."""
-    node = value.producer()
-    if node is None or not is_op(node, "DequantizeLinear"):
-        array = const_array(value)
-        return array if array is not None and array.dtype == np.float32 else None
-    integers, scale = const_array(given(node, 0)), const_array(given(node, 1))
-    zero = const_array(given(node, 2))
-    if integers is None or scale is None or integers.ndim != 1 or scale.dtype != np.float32:
-        return None
-    steps = integers.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
-    return np.asarray(steps * scale.reshape(-1), np.float32)
 
 
 def _operands(

@@ -117,7 +117,7 @@ def without_zero(array: Array, zero: Array | None, axis: int) -> Array | None:
     return wide.astype(np.int8)
 
 
-def bias_steps(value: ir.Value | None, scale: Array) -> Array | None:
+def _bias_steps(value: ir.Value | None, scale: Array) -> Array | None:
     """The int32 behind a dequantised bias whose scale is `scale`, input x weight; (channels,)."""
     node = value.producer() if value is not None else None
     if node is None or not is_op(node, "DequantizeLinear"):
@@ -150,3 +150,37 @@ def moved(value: ir.Value, dtype: str, edit: Edit, at: ir.Node) -> ir.Value:
     shifted = edit.emit("Add", [wide, constant], at=at, dtype=ir.DataType.INT16, shape=shape)
     kind = TYPES[dtype]
     return edit.emit("Cast", [shifted], {"to": int(kind)}, at=at, dtype=kind, shape=shape)
+
+
+def bias_of(
+    value: ir.Value | None, scale: Array, outputs: int, factor: float = 1.0
+) -> tuple[Array, Array | None] | None:
+    """What a bias adds to the sums, (outputs,) int64, and to what they are scaled to, float32.
+
+    None where it is no constant vector.
+    """
+    nothing = np.zeros(outputs, np.int64)
+    if value is None:
+        return nothing, None
+    steps = _bias_steps(value, scale) if factor == 1.0 else None
+    if steps is not None and steps.size == outputs:
+        return steps.astype(np.int64), None
+    array = _float_constant(value)
+    if array is None or array.size not in (1, outputs) or array.size != max(array.shape, default=1):
+        return None
+    real = np.broadcast_to(array.reshape(-1) * np.float32(factor), (outputs,))
+    return nothing, np.ascontiguousarray(real)
+
+
+def _float_constant(value: ir.Value) -> Array | None:
+    """The elements of a float32 constant, also one behind a DequantizeLinear."""
+    node = value.producer()
+    if node is None or not is_op(node, "DequantizeLinear"):
+        array = const_array(value)
+        return array if array is not None and array.dtype == np.float32 else None
+    integers, scale = const_array(given(node, 0)), const_array(given(node, 1))
+    zero = const_array(given(node, 2))
+    if integers is None or scale is None or integers.ndim != 1 or scale.dtype != np.float32:
+        return None
+    steps = integers.astype(np.float32) - (0 if zero is None else zero.astype(np.float32))
+    return np.asarray(steps * scale.reshape(-1), np.float32)

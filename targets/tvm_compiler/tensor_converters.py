@@ -207,6 +207,28 @@ def reverse_sequence(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
     return bb.emit_te(computed, x, lengths, primfunc_name_hint="reverse_sequence")
 
 
+OPAQUE = 8
+"""TVM's mark of a kernel that nothing is fused with."""
+
+
+def cast(bb: Any, inputs: Any, attr: Mapping[str, Any]) -> Any:
+    """To or from bfloat16 in a kernel of its own: fused with exp, TVM rounds to infinity."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+    from tvm import te
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    x, to = inputs[0], str(tensor_dtype_to_np_dtype(attr["to"]))
+    if to == dtype_of(x) or "bfloat16" not in (to, dtype_of(x)):
+        theirs = onnx_frontend._get_convert_map()["Cast"].get_converter(13)
+        return theirs(bb, inputs, attr, [{}, {}])
+
+    def computed(a: Any) -> Any:
+        return te.compute(a.shape, lambda *at: a[at].astype(to), name="cast")
+
+    attributes = {"op_pattern": OPAQUE}
+    return bb.emit_te(computed, x, primfunc_name_hint="cast", primfunc_attrs=attributes)
+
+
 def _extreme(kind: str) -> Callable[[Any, Any, Mapping[str, Any]], Any]:
     """ReduceMax or ReduceMin, of which infinity is the start."""
 
@@ -306,6 +328,7 @@ def register_reducer(kind: str) -> None:
 
 CONVERTERS: dict[str, Callable[[Any, Any, Mapping[str, Any]], Any]] = {
     "BitShift": bit_shift,
+    "Cast": cast,
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,

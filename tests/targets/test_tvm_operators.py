@@ -257,6 +257,13 @@ def test_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
     np.testing.assert_allclose(answer.astype(np.float64), right, rtol=2**-8, atol=1e-6)
 
 
+def test_exp_between_casts_of_bfloat16_is_not_infinite(tmp_path: Path) -> None:
+    model = parsed("agraph (bfloat16[5] x) => (bfloat16[5] y) { y = Exp(x) }")
+    x = np.array([-3, -0.5, 0, 0.5, 3]).astype(helper.tensor_dtype_to_np_dtype(16))
+    answer = tvm.open(built(model, tmp_path))({"x": x})["y"].astype(np.float64)
+    np.testing.assert_allclose(answer, np.exp(x.astype(np.float64)), rtol=2**-8)
+
+
 def test_attention_in_the_standard_domain(tmp_path: Path) -> None:
     model = parsed("""agraph (float[1, 5, 16] q, float[1, 5, 8] k, float[1, 5, 8] v)
                             => (float[1, 5, 16] y) {

@@ -4,6 +4,7 @@
 |---|---|
 | LayerNormalization with Mean or InvStdDev | gives the result in their place |
 | BatchNormalization in training mode | takes the running statistics |
+| RMSNormalization over several axes | no kernel |
 | LpNormalization | no converter |
 """
 
@@ -25,6 +26,12 @@ def _layer(node: ir.Node, edit: Edit) -> bool:
     if not any(is_read(v) for v in node.outputs[1:]):
         return False
     return normalization.RULES["LayerNormalization"](node, edit)
+
+
+def _rms(node: ir.Node, edit: Edit) -> bool:
+    if attribute(node, "axis", -1) == -1:
+        return False
+    return normalization.RULES["RMSNormalization"](node, edit)
 
 
 def _batch(node: ir.Node, edit: Edit) -> bool:
@@ -83,4 +90,5 @@ RULES = {
     "Dropout": _dropout,
     "LayerNormalization": _layer,
     "LpNormalization": _lp,
+    "RMSNormalization": _rms,
 }

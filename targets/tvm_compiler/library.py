@@ -43,6 +43,12 @@ _WORKSPACE = "__TVMBackendAllocWorkspace"
 _DIVISIONS = {
     f"__{kind}{width}" for kind in ("div", "udiv", "mod", "umod") for width in ("si3", "di3")
 }
+"""What LLVM calls where an Arm processor cannot divide."""
+_CONVERSIONS = {
+    *(f"__{kind}{width}di" for kind in ("fix", "fixuns") for width in ("sf", "df")),
+    *(f"__{kind}di{width}" for kind in ("float", "floatun") for width in ("sf", "df")),
+}
+"""What LLVM calls for 64 bits on a processor of 32, by the names that the Arm ABI does not have."""
 
 
 class CompilerError(Exception):
@@ -90,6 +96,7 @@ def write_library(
     listed = " ".join(f"{symbol};" for symbol in EXPORTED)
     script.write_text(f"{{ global: {listed} local: *; }};\n", encoding="utf-8")
     options = ["-shared", "-s", "-Wl,-Bsymbolic", "-Wl,--build-id=none", "-Wl,-z,noexecstack"]
+    options.append("-Wl,-z,defs")  # what is missing is missed here, and not on the device
     run_compiler(
         [
             *command,
@@ -146,6 +153,8 @@ def definitions(sources: Sequence[Path], *, threads: bool) -> list[str]:
             wanted |= {*kernels.undefined(), *kernels.defined()}
     if not wanted.isdisjoint(_DIVISIONS):
         found.append("-DINFC_DIVISION")
+    if not wanted.isdisjoint(_CONVERSIONS):
+        found.append("-DINFC_CONVERSIONS")
     if _WORKSPACE not in wanted:
         found.append("-DINFC_SCRATCH_BYTES=0")
     return found

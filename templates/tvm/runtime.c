@@ -334,6 +334,21 @@ DIVISION(__moddi3, int64_t, %)
 DIVISION(__umoddi3, uint64_t, %)
 #endif
 
+#ifdef INFC_CONVERSIONS
+/* The same for integers of 64 bits made from floats, and the other way. */
+#define CONVERSION(name, from, to)             \
+  __attribute__((weak)) to name(from value);   \
+  __attribute__((weak)) to name(from value) { return (to)value; }
+CONVERSION(__fixsfdi, float, int64_t)
+CONVERSION(__fixdfdi, double, int64_t)
+CONVERSION(__fixunssfdi, float, uint64_t)
+CONVERSION(__fixunsdfdi, double, uint64_t)
+CONVERSION(__floatdisf, int64_t, float)
+CONVERSION(__floatdidf, int64_t, double)
+CONVERSION(__floatundisf, uint64_t, float)
+CONVERSION(__floatundidf, uint64_t, double)
+#endif
+
 #ifdef INFC_FREESTANDING
 /* Tables for exceptions, which the kernels never throw, name these. */
 __attribute__((weak)) void __aeabi_unwind_cpp_pr0(void);

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from command import infc
 from conftest import ROOT
@@ -88,6 +89,33 @@ def test_right_under_qemu(
     assert all(re.match(r"(libc|libm|libpthread|libdl|ld-linux.*)\.so", n) for n in needed), needed
     assert f"qemu-{MACHINES[name]}" in tvm.device(job.target)
     assert artifact.notes["emulator"] in tvm.device(job.target)
+
+
+CONVERSIONS = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[8] x) => (float[8] y, double[8] z, int64[8] whole, uint64[8] counted)
+{
+  whole = Cast<to = 7>(x)
+  y = Cast<to = 1>(whole)
+  wide = Cast<to = 11>(x)
+  long = Cast<to = 7>(wide)
+  z = Cast<to = 11>(long)
+  size = Abs(x)
+  counted = Cast<to = 13>(size)
+}
+"""
+
+
+def test_numbers_of_64_bits_on_a_processor_of_32(
+    emulated: Callable[[str], None], tmp_path: Path
+) -> None:
+    """LLVM calls functions for them whose names the Arm ABI does not have."""
+    emulated("arm")
+    onnx.save(onnx.parser.parse_model(CONVERSIONS), tmp_path / "net.onnx")
+    words = ("-t", "armv7", "-o", tmp_path / "o", "--loader", "none")
+    done = infc("compile", tmp_path / "net.onnx", *words)
+    assert (done.status, done.err) == (0, "")
+    assert "verified    passed" in done.out
 
 
 def test_the_same_bytes_twice(emulated: Callable[[str], None], tmp_path: Path) -> None:

@@ -287,9 +287,10 @@ def test_the_runtime_is_plain_c99(tmp_path: Path, need_tool: Callable[[str], str
 def test_a_dimension_that_is_not_fixed(tvm_is_there: None, tmp_path: Path) -> None:
     text = "agraph (float[batch, 3] x) => (float[batch, 3] y) { y = Relu(x) }"
     with pytest.raises(InfcError, match="`batch` of `x` has to be fixed") as caught:
-        build(parser.parse_model(HEAD + text), tmp_path)
+        build(parser.parse_model(HEAD + text), tmp_path, form="library")
     assert caught.value.diagnostics[0].code == "E207"
-    assert caught.value.diagnostics[0].help == "for example `--input x=1x3`"
+    help_ = "for example `--input x=1x3`, or keep it open with `-X form=vm`"
+    assert caught.value.diagnostics[0].help == help_
 
 
 def test_what_is_not_converted_is_named(tvm_is_there: None, tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from infc.passes.rewriting import (
     attribute,
     const_array,
     const_tensor,
+    dims,
     dtype_of,
     elements,
     given,
     is_op,
-    static_dims,
 )
 
 BYTES = {ir.DataType.UINT8: "uint8", ir.DataType.INT8: "int8"}
@@ -136,7 +136,7 @@ def moved(value: ir.Value, dtype: str, edit: Edit, at: ir.Node) -> ir.Value:
     """The bytes of `value` in the range of the other type: 128 more or less."""
     if BYTES.get(dtype_of(value) or ir.DataType.UNDEFINED) == dtype:
         return value
-    shape = static_dims(value)
+    shape = dims(value)
     offset = np.asarray(128 if dtype == "uint8" else -128, np.int16)
     wide = edit.emit(
         "Cast",

@@ -340,7 +340,7 @@ def test_a_network_of_pairs(tvm_is_there: None, tmp_path: Path, scheme: Any) -> 
         assert decibels(exact[name], found[name]) > decibels(exact[name], same[name]) - 1
 
 
-def test_an_open_batch(tvm_is_there: None, tmp_path: Path) -> None:
+def test_an_open_batch(tvm_is_there: None) -> None:
     """The integer kernels take it; only what a convolution moves over has to be fixed."""
     model = with_pairs(network(), schemes.TVM, {"x": photo()})
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
@@ -353,6 +353,30 @@ def test_an_open_batch(tvm_is_there: None, tmp_path: Path) -> None:
     kinds = [n.op_type for n in subject.graph]
     assert kinds.count("IntegerConv") == 5
     assert not {"Conv", "ChannelsLastConv"} & set(kinds)
+
+
+BYTES_IN = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (int8[N, 3, 8, 8] x) => (float[N, 4, 8, 8] y)
+<float s = {0.02}, int8 z = {3}, float t = {0.01}, int8 zero = {0}>
+{
+  real = DequantizeLinear(x, s, z)
+  weights = DequantizeLinear(w, t, zero)
+  y = Conv<pads = [1, 1, 1, 1]>(real, weights)
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_an_open_batch_of_bytes(tvm_is_there: None, kind: str) -> None:
+    """Of either type: the kernels take one of them, and the other is moved."""
+    text = BYTES_IN.replace("int8[N", f"{kind}[N").replace("int8 z =", f"{kind} z =")
+    model = onnx.parser.parse_model(text)
+    w = np.random.default_rng(0).integers(-128, 128, (4, 3, 3, 3)).astype(np.int8)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    subject = ir.from_proto(onnx.shape_inference.infer_shapes(model))
+    tvm.legalize(subject, Target("tvm", "tvm", "", options={"form": "vm"}))
+    assert [n.op_type for n in subject.graph].count("IntegerConv") == 1
 
 
 def test_weights_are_bytes_in_the_library(tvm_is_there: None, tmp_path: Path) -> None:

@@ -167,10 +167,13 @@ def model(
 
 
 @verb
-@database_argument()
+@database_argument(default="tvm")
 @x_option
 def show(database: Path, pairs: tuple[str, ...]) -> Output:
-    """Show what is in a database: each kernel, its time by rule and as chosen."""
+    """Show what is in a database: each kernel, its time by rule and as chosen.
+
+    Without an argument it is this machine's.
+    """
     from infc import databases, tune_results
 
     path = databases.path_of(database, parse_options(pairs))

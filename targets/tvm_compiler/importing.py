@@ -78,6 +78,8 @@ def reason_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, KeyError):
         return f"the attribute {error} is missing"
+    if isinstance(error, AttributeError) and "'Var' object has no attribute 'value'" in lines:
+        return "an operand that TVM takes as a constant is computed when the model runs"
     return lines[-1] if lines else type(error).__name__
 
 

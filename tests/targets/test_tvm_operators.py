@@ -273,6 +273,16 @@ def test_attention_in_the_standard_domain(tmp_path: Path) -> None:
     require_right(model, feeds, tmp_path)
 
 
+def test_an_operand_that_has_to_be_a_constant(tmp_path: Path) -> None:
+    model = parsed("""agraph (float[2, 3] x, float filling) => (float[4, 5] y) {
+        pads = Constant<value = int64[4] {1, 1, 1, 1}>()
+        [wider] y = Pad(x, pads, filling)
+    }""")
+    (row,) = tvm.check(lowered(model, tmp_path), TARGET)
+    assert row.node == "wider"
+    assert row.reason == "an operand that TVM takes as a constant is computed when the model runs"
+
+
 def test_every_node_that_is_refused_is_named_with_its_reason(tmp_path: Path) -> None:
     model = parsed("""agraph (float[1, 2, 6, 6] x, float[1, 4] rois, int64[1] batch, int64[1] k)
                             => (float[1, 2, 2, 2] a, float[1, 2, 6, 6] b, int64[4, n] c) {

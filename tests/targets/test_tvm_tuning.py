@@ -653,6 +653,7 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was(
         (["tune", "m.onnx", "--trials", "-1"], "E110", "`--trials -1`"),
         (["tune", "m.onnx", "--minutes", "nan"], "E110", "`--minutes nan`"),
         (["tune", "m.onnx", "--precision", "int8"], "E110", "quantised when it is compiled"),
+        (["tune", "show"], "E209", "there is no tuning database"),
         (["tune", "show", "tvm"], "E209", "there is no tuning database"),
         (["tune", "prune", "m.onnx"], "E209", "cannot be read"),
         (["tune", "merge", "m.onnx", "m.onnx", "-o", "o.json"], "E209", "cannot be read"),

@@ -6,6 +6,7 @@
 //
 // Inputs are read from the caller's memory where that is aligned; answers are copied once.
 #include <dlfcn.h>
+#include <signal.h>
 #include <tvm/ffi/c_api.h>
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/shape.h>
@@ -31,6 +32,23 @@ namespace infc {
 namespace {
 
 namespace ffi = tvm::ffi;
+
+// libtvm_ffi takes SIGSEGV for itself as soon as it is loaded, to print where a fault was; a JVM,
+// which was there before, needs that signal to run. It is given back: to what has SIGBUS, since a
+// JVM has one handler for both, as other handlers of faults do, or else to the default.
+class FaultSignal {
+ public:
+  FaultSignal() {
+    struct sigaction now, other;
+    if (sigaction(SIGSEGV, nullptr, &now) != 0 || sigaction(SIGBUS, nullptr, &other) != 0) return;
+    Dl_info owner, taker;
+    const bool known = (now.sa_flags & SA_SIGINFO) == 0 && now.sa_handler != SIG_DFL &&
+                       dladdr(reinterpret_cast<void*>(now.sa_handler), &owner) != 0 &&
+                       dladdr(reinterpret_cast<void*>(TVMFFIGetVersion), &taker) != 0;
+    if (known && owner.dli_fbase == taker.dli_fbase) sigaction(SIGSEGV, &other, nullptr);
+  }
+};
+const FaultSignal fault_signal;
 
 constexpr std::size_t kAlignment = 64;  // what the kernels' loads are made for
 constexpr int kMaxThreads = 256;

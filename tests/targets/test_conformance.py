@@ -62,7 +62,6 @@ REFUSALS: dict[tuple[str, str], Refusal] = {
     ("mindspore-lite", "loop"): ("E203", ("Loop",)),
     ("mindspore-lite", "lstm"): ("E203", ("LSTM",)),
     ("mindspore-lite", "determinant"): ("E203", ("Det",)),
-    ("tvm", "empty-tensors"): ("E203", ("Relu", "Concat")),
     ("tvm", "lstm"): ("E203", ("LSTM",)),
     ("tvm", "conditional"): ("E203", ("If",)),
     ("tvm", "loop"): ("E203", ("Loop",)),

@@ -75,7 +75,13 @@ def import_all(cases: Mapping[str, Mapping[str, Any]], folder: Path) -> dict[str
 
 
 def _run(command: list[str], folder: Path | None = None) -> None:
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
+    # tf2onnx goes through sets of names: a worker's order is always the same, and so is this one's.
+    environment = {
+        **os.environ,
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         command,
         check=False,

@@ -10,7 +10,7 @@ Source: tf2onnx 1.17, `tfonnx.process_tf_graph`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ from infc.frontends.tensorflow.interface import Exported
 if TYPE_CHECKING:
     from infc.frontends.tensorflow.programs import Program
 
+ATTEMPTS = 3
+"""How often a graph is converted whose outputs lose their ranks."""
 OPSET = 17
 """What all back ends take and tf2onnx writes well: 18 moves the axes of reductions to an input."""
 FAILED = "Failed to convert node"
@@ -102,11 +104,30 @@ def convert(path: Path, process: Callable[[], Any]) -> Any:
     from infc.frontends.tensorflow import operators
 
     operators.register()
-    with _listening() as failures, _blaming(path, failures):
-        graph = optimizer.optimize_graph(process(), catch_errors=True)
-        model = graph.make_model("")
-    _require_onnx(model, path)
+    for _ in range(ATTEMPTS):
+        with _listening() as failures, _blaming(path, failures):
+            built = process()
+            ranks = {name: _rank(built.get_shape(name)) for name in built.outputs}
+            graph = optimizer.optimize_graph(built, catch_errors=True)
+            model = graph.make_model("")
+        _require_onnx(model, path)
+        if all(_may_be(value, ranks.get(value.name)) for value in model.graph.output):
+            break
     return model
+
+
+def _rank(shape: Sequence[int] | None) -> int | None:
+    return None if shape is None else len(shape)
+
+
+def _may_be(value: Any, rank: int | None) -> bool:
+    """Whether an output of the optimised graph has the rank that it had before.
+
+    tf2onnx's optimiser goes through sets of nodes in the order of their addresses, and in one of
+    some hundred orders drops a Squeeze behind a transposed convolution of one channel.
+    """
+    kind = value.type.tensor_type
+    return rank is None or not kind.HasField("shape") or len(kind.shape.dim) == rank
 
 
 class _Failures(logging.Handler):

@@ -99,14 +99,18 @@ def _batch(node: ir.Node, edit: Edit) -> bool:
     return f.finish(f.add(f.mul(f.div(centred, root), scale), bias))
 
 
+def norm_of(f: Formula, node: ir.Node) -> ir.Value:
+    """The norm along `axis`, which is kept, that an LpNormalization divides by."""
+    x, axis = required(node, 0), (attribute(node, "axis", -1),)
+    if attribute(node, "p", 2) == 1:
+        return f.reduce("ReduceSum", f.abs(x), axis)
+    return f.sqrt(f.reduce("ReduceSum", f.mul(x, x), axis))
+
+
 def _lp(node: ir.Node, edit: Edit) -> bool:
     """Divide by the norm, 0 where the norm is 0."""
     f = Formula(node, edit)
-    x, axis = required(node, 0), (attribute(node, "axis", -1),)
-    if attribute(node, "p", 2) == 1:
-        norm = f.reduce("ReduceSum", f.abs(x), axis)
-    else:
-        norm = f.sqrt(f.reduce("ReduceSum", f.mul(x, x), axis))
+    x, norm = required(node, 0), norm_of(f, node)
     absent = f.cast(f.equal(norm, 0.0), ir.DataType.FLOAT)
     return f.finish(f.div(x, f.add(norm, absent)))
 

@@ -111,13 +111,24 @@ def pad(x: Any, window: Window, computed: Sequence[Any], kernel: Sequence[int]) 
 
     def element(*at: Any) -> Any:
         n, *spatial, c = at
-        inside = [p - b for p, b in zip(spatial, window.before, strict=True)]
-        tests = []
-        for place, size, begin, extent in zip(inside, sizes, window.before, extents, strict=True):
-            if begin:
-                tests.append(place >= 0)
-            if not proven(extent - begin <= size):
-                tests.append(place < size)
+        inside, tests = inside_of(spatial, window.before, extents, sizes)
         return tirx.if_then_else(tirx.all(*tests), x[(n, *inside, c)], zero)
 
     return te.compute((x.shape[0], *extents, x.shape[-1]), element, name="pad")
+
+
+def inside_of(
+    places: Sequence[Any], before: Sequence[int], extents: Sequence[Any], sizes: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Where `places` of a padded image lie in the image itself, and the tests that they do.
+
+    `extents` are the sizes of the padded image; a test that cannot fail is left out.
+    """
+    inside = [place - begin for place, begin in zip(places, before, strict=True)]
+    tests = []
+    for place, size, begin, extent in zip(inside, sizes, before, extents, strict=True):
+        if begin:
+            tests.append(place >= 0)
+        if not proven(extent - begin <= size):
+            tests.append(place < size)
+    return inside, tests

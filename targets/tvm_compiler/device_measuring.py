@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from infc.diagnostics import InfcError, fail
 from infc.targets import cross
 from infc.targets.tvm_compiler.device_address import DeviceAddress
-from infc.targets.tvm_compiler.device_session import alive, connect, reason_of
+from infc.targets.tvm_compiler.device_session import alive, connect
 from infc.targets.tvm_compiler.device_tracker import devices
+from infc.targets.tvm_compiler.errors import last_line
 from infc.targets.tvm_compiler.host_measuring import HostMeasurer, random_arguments, time_all
 from infc.targets.tvm_compiler.measuring import Candidate
 from infc.targets.tvm_compiler.vm import linker
@@ -126,4 +127,4 @@ class _cut:  # noqa: N801  (a context, as `contextlib.suppress` is)
 
     def __exit__(self, kind: Any, error: BaseException | None, where: Any) -> None:
         if isinstance(error, Exception) and not alive(self._session):
-            raise ConnectionError(reason_of(error)) from error
+            raise ConnectionError(last_line(error)) from error

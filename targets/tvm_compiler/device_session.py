@@ -14,6 +14,7 @@ from infc.diagnostics import InfcError, fail
 from infc.targets import BackEndError
 from infc.targets.tvm_compiler.device_address import DeviceAddress
 from infc.targets.tvm_compiler.device_tracker import request
+from infc.targets.tvm_compiler.errors import last_line
 from infc.targets.tvm_compiler.vm import ffi_version
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def connect(address: DeviceAddress, session_s: int = SESSION_S) -> Any:
     except Exception as error:
         raise fail(
             "E516",
-            f"the device `{address.key}` at {host}:{port}: {reason_of(error)}",
+            f"the device `{address.key}` at {host}:{port}: {last_line(error)}",
             help="it has to be reachable from here, and its server one of `infc device server`",
         ) from error
     if about[:2] != ["infc", PROTOCOL] or about[2:4] != ["tvm_ffi", ffi_version()]:
@@ -67,10 +68,10 @@ def lost_on_error(address: DeviceAddress, session: Any) -> Iterator[None]:
         raise
     except Exception as error:
         if alive(session):
-            raise BackEndError(reason_of(error)) from error
+            raise BackEndError(last_line(error)) from error
         raise fail(
             "E517",
-            f"the device `{address.key}` was lost: {reason_of(error)}",
+            f"the device `{address.key}` was lost: {last_line(error)}",
             help="look at what its server says; the same command can be run again",
         ) from error
 
@@ -81,12 +82,6 @@ def alive(session: Any) -> bool:
         return bool(str(session.get_function(ABOUT)()))
     except Exception:
         return False
-
-
-def reason_of(error: BaseException) -> str:
-    """What an error of TVM's says, without where it was raised."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 class Remote:

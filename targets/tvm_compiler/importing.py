@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler.errors import last_line
 from infc.targets.tvm_compiler.open_shapes import Settling, as_tensor, has_open
 from infc.targets.tvm_compiler.symbolic import is_open
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from infc.targets.tvm_compiler.cpus import Cpu
 
+UNKNOWN = "'Var' object has no attribute 'value'"
+"""What Python says of a converter that takes an operand for a constant which is none."""
 Type = tuple[str, tuple[int, ...]]
 """An element type by its NumPy name, and a shape."""
 
@@ -75,12 +78,11 @@ def types_of(graph: onnx.GraphProto) -> dict[str, Type]:
 
 def reason_of(error: BaseException) -> str:
     """The line of an error that says what is wrong, for a diagnostic."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, KeyError):
         return f"the attribute {error} is missing"
-    if isinstance(error, AttributeError) and "'Var' object has no attribute 'value'" in lines:
+    if isinstance(error, AttributeError) and last_line(error) == UNKNOWN:
         return "an operand that TVM takes as a constant is computed when the model runs"
-    return lines[-1] if lines else type(error).__name__
+    return last_line(error)
 
 
 def _importer() -> Any:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from infc.targets.tvm_compiler.convolution import Window
+from infc.targets.tvm_compiler.convolution import Window, inside_of
 from infc.targets.tvm_compiler.dot_products import WORD, DotProduct
 from infc.targets.tvm_compiler.symbolic import is_open, size_of
 
@@ -279,13 +279,7 @@ def _around(
 
     def element(*at: Any) -> Any:
         n, *spatial, c = at
-        inside = [p - b for p, b in zip(spatial, window.before, strict=True)]
-        tests = []
-        for place, size, begin, extent in zip(inside, sizes, window.before, extents, strict=True):
-            if begin:
-                tests.append(place >= 0)
-            if extent - begin > size:
-                tests.append(place < size)
+        inside, tests = inside_of(spatial, window.before, extents, sizes)
         if deep > depth:
             tests.append(c < depth)
         value = x[(n, *inside, c)]

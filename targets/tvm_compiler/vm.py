@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infc.targets.tvm_compiler.errors import last_line
 from infc.targets.tvm_compiler.library import rendered, run_compiler
 
 if TYPE_CHECKING:
@@ -170,7 +171,6 @@ class Model:
         try:
             found = self._machine["main"](*map(self._tensor, shaped))
         except Exception as error:
-            reason = [line for line in str(error).splitlines() if line.strip()]
-            raise BackEndError(reason[-1] if reason else type(error).__name__) from error
+            raise BackEndError(last_line(error)) from error
         answers = [found] if hasattr(found, "numpy") else list(found)
         return dict(zip(self._outputs, (a.numpy() for a in answers), strict=True))

@@ -60,11 +60,7 @@ def _batch(node: ir.Node, edit: Edit) -> bool:
 def _lp(node: ir.Node, edit: Edit) -> bool:
     """Divided by the norm, and 0 where that is 0."""
     f = Formula(node, edit)
-    x, axis = required(node, 0), (attribute(node, "axis", -1),)
-    if attribute(node, "p", 2) == 1:
-        norm = f.reduce("ReduceSum", f.abs(x), axis)
-    else:
-        norm = f.sqrt(f.reduce("ReduceSum", f.mul(x, x), axis))
+    x, norm = required(node, 0), normalization.norm_of(f, node)
     return f.finish(f.div(x, f.op("Where", f.equal(norm, 0.0), f.value(1.0), norm)))
 
 

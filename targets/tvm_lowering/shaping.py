@@ -19,20 +19,20 @@ from infc.targets.mindspore_lite_lowering.formula import Formula, required, stat
 from infc.targets.mindspore_lite_lowering.normalization import take_over
 
 
-def _of_known_images(node: ir.Node) -> tuple[int, int, int, int] | None:
-    """N, C, H, W of the input, all known but N, for which 1 stands."""
+def _of_known_images(node: ir.Node) -> tuple[int, int, int] | None:
+    """C, H, W of an input of (N, C, H, W), where they are known."""
     shape = dims(node.inputs[0])
     if shape is None or len(shape) != 4:
         return None
     c, h, w = (d if isinstance(d, int) else 0 for d in shape[1:])
-    return (1, c, h, w) if c and h and w else None
+    return (c, h, w) if c and h and w else None
 
 
 def _depth_to_space(node: ir.Node, edit: Edit) -> bool:
     shape = _of_known_images(node)
     if shape is None:
         return False
-    _, c, h, w = shape
+    c, h, w = shape
     n, b = -1, attribute(node, "blocksize")
     f = Formula(node, edit)
     x = required(node, 0)
@@ -47,7 +47,7 @@ def _space_to_depth(node: ir.Node, edit: Edit) -> bool:
     shape = _of_known_images(node)
     if shape is None:
         return False
-    _, c, h, w = shape
+    c, h, w = shape
     n, b = -1, attribute(node, "blocksize")
     f = Formula(node, edit)
     blocks = f.reshape(required(node, 0), (n, c, h // b, b, w // b, b))

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,7 +35,6 @@ from infc.options import (
     budget_options,
     calibration_of,
     calibration_options,
-    common_options,
     deferred_option,
     device_option,
     fallback_option,
@@ -64,6 +63,7 @@ from infc.options import (
     toolchains_of,
     tuning_of,
     tuning_options,
+    verb_of,
     verify_of,
     verify_options,
 )
@@ -111,11 +111,7 @@ def cli() -> None:
     """Compile neural networks for real hardware, with proof that they still answer the same."""
 
 
-def verb(function: Callable[..., Output]) -> click.Command:
-    """Make `function` a verb, with the options that every verb has; `main` looks for them."""
-    command = click.command(function.__name__.rstrip("_").replace("_", "-"))(function)
-    cli.add_command(common_options(command))
-    return command
+verb = verb_of(cli)
 
 
 @verb

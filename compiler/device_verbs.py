@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import click
 
 from infc import completion
 from infc.diagnostics import fail
-from infc.options import common_options, limit_options, limits_of
+from infc.options import common_options, limit_options, limits_of, verb_of
 from infc.request import parse_options
 from infc.targets.tvm_compiler.device_address import PORT
 
@@ -30,13 +30,7 @@ def device() -> None:
 
 
 common_options(device)
-
-
-def verb(function: Callable[..., Output]) -> click.Command:
-    """Make `function` a verb of the group."""
-    command = click.command(function.__name__.rstrip("_"))(function)
-    device.add_command(common_options(command))
-    return command
+verb = verb_of(device)
 
 
 @verb

@@ -63,6 +63,17 @@ def common_options(command: click.Command) -> click.Command:
     return command
 
 
+def verb_of(group: click.Group) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a verb of `group`, with the options that every verb has."""
+
+    def verb(function: Callable[..., Any]) -> click.Command:
+        command = click.command(function.__name__.rstrip("_").replace("_", "-"))(function)
+        group.add_command(common_options(command))
+        return command
+
+    return verb
+
+
 def path_argument(name: str, completer: completion.Completer) -> Callable[[Any], Any]:
     """A model or a bundle; whether it exists is for the driver to say, with its own diagnostic."""
     return click.argument(name, type=click.Path(path_type=Path), shell_complete=completer)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from infc import completion
-from infc.options import common_options, progress_of, progress_options
+from infc.options import common_options, progress_of, progress_options, verb_of
 
 if TYPE_CHECKING:
     from infc.output import Output
@@ -26,13 +25,7 @@ def toolchain() -> None:
 
 
 common_options(toolchain)
-
-
-def verb(function: Callable[..., Output]) -> click.Command:
-    """Make `function` a verb of the group."""
-    command = click.command(function.__name__.rstrip("_"))(function)
-    toolchain.add_command(common_options(command))
-    return command
+verb = verb_of(toolchain)
 
 
 @verb

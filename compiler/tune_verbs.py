@@ -27,6 +27,7 @@ from infc.options import (
     reading_of,
     toolchain_option,
     toolchains_of,
+    verb_of,
 )
 from infc.request import Precision, Request, VerifyOptions, parse_options
 from infc.tuning_options import TRIALS, budget_for
@@ -61,13 +62,7 @@ def tune() -> None:
 
 
 common_options(tune)
-
-
-def verb(function: Callable[..., Output]) -> click.Command:
-    """Make `function` a verb of the group."""
-    command = click.command(function.__name__.rstrip("_"))(function)
-    tune.add_command(common_options(command))
-    return command
+verb = verb_of(tune)
 
 
 def database_argument(name: str = "database", **more: Any) -> Callable[[Any], Any]:

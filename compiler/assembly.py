@@ -168,6 +168,7 @@ def _build_bundle(
         native_io.require_native(target, absent)
     finished = scratch / "bundle"
     finished.mkdir(parents=True)
+    name = bundle.identifier(request.name or request.stem)
 
     kept = Kept()
     if budget is not None and target.precision is Precision.INT8:
@@ -228,7 +229,7 @@ def _build_bundle(
                 request.limits,
                 samples,
                 watch.announce,
-                bundle.identifier(request.name or request.stem),
+                name,
                 request.tuning,
             )
 
@@ -242,7 +243,6 @@ def _build_bundle(
 
     told = tuning.warnings(request.tuning, artifact)
     watch.start("rendering loaders")
-    name = bundle.identifier(request.name or request.stem)
     opened, recipe = artifact, None
     if reason is not None:
         opened, recipe = deferral.for_loader(target, signature, folder)
@@ -273,10 +273,11 @@ def _build_bundle(
     else:
         subject = latency.Subject(target, entry, signature)
     figures = _require_budget(request, optimized, budget, end, target, subject, scratch, watch)
-    if not absent and not request.native_io and peer_of(end):
+    peer = peer_of(end)
+    if peer and not absent and not request.native_io:
         watch.start("timing the artifact")
         watch.measured["beside"] = beside.time_beside(
-            target, entry, optimized.model, signature, scratch / "beside", request.limits
+            peer, target, entry, optimized.model, signature, scratch / "beside", request.limits
         )
 
     watch.start("writing the manifest")

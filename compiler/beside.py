@@ -18,7 +18,6 @@ from infc.feeds import typical_feeds, write_feeds
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import RunJob, Target, module_of
-from infc.targets.abilities import peer_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -31,6 +30,7 @@ TOTAL_S = 1.5
 
 
 def time_beside(
+    peer: str,
     target: Target,
     entry: Path,
     model: ir.Model,
@@ -38,15 +38,11 @@ def time_beside(
     scratch: Path,
     limits: WorkerLimits,
 ) -> dict[str, Any]:
-    """Time the artifact `entry` and the neutral graph `model` in the peer of the target's back end.
+    """Time the artifact `entry`, and the neutral graph `model` in the back end `peer`.
 
-    `peer` is its name, `artifact_ms` and `peer_ms` the least times of a run on one thread, `ratio`
-    the artifact's to the peer's. {} where the back end has no peer, or one of them does not run
-    here as it is.
+    `artifact_ms` and `peer_ms` are the least times of a run on one thread, `ratio` the artifact's
+    to the peer's. {} where one of them does not run here as it is.
     """
-    peer = peer_of(targets.back_end(target.back_end))
-    if not peer:
-        return {}
     scratch.mkdir(parents=True, exist_ok=True)
     building.save_model(model, scratch / "peer.onnx")
     other = targets.look_up(peer)

@@ -148,16 +148,10 @@ def build(
         InfcError: E203 for every node the back end cannot take, E204, E5xx.
     """
     save_model(model, scratch / "model.onnx")
-    inputs, outputs = signature
     payload = {
-        "model": str((scratch / "model.onnx").resolve()),
-        "output": str(output.resolve()),
-        "target": target.to_json(),
-        "inputs": [s.to_json() for s in inputs],
-        "outputs": [s.to_json() for s in outputs],
+        **payload_for(scratch / "model.onnx", output, target, signature, tuning),
         "calibration": [str(folder.resolve()) for folder in calibration],
         "name": name,
-        "tuning": tuning.to_json(),
     }
     worker = end.worker(target)
     # A script cannot look at the graph: its module does, here, and then it builds.
@@ -168,7 +162,7 @@ def build(
         job = workers.Call(
             module_of(end.NAME), action, payload, scratch / action, scratch / "log", what, place
         )
-        value = workers.call(job, limits, _teller(tell) if tell else None)
+        value = workers.call(job, limits, teller(tell, "building") if tell else None)
         if value.get("unsupported"):
             raise unsupported(model, source_name, end, value["unsupported"])
     artifact = _artifact(value, end, output)
@@ -176,13 +170,32 @@ def build(
     return artifact
 
 
-def _teller(tell: Callable[[str], None]) -> workers.Progress:
+def payload_for(
+    file: Path,
+    output: Path,
+    target: Target,
+    signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
+    tuning: TuningOptions,
+) -> dict[str, Any]:
+    """What a worker is told that builds the model in `file`, or measures its kernels."""
+    inputs, outputs = signature
+    return {
+        "model": str(file.resolve()),
+        "output": str(output.resolve()),
+        "target": target.to_json(),
+        "inputs": [s.to_json() for s in inputs],
+        "outputs": [s.to_json() for s in outputs],
+        "tuning": tuning.to_json(),
+    }
+
+
+def teller(tell: Callable[[str], None], doing: str) -> workers.Progress:
     """Tells what a worker reports: `building: Timing tactics, 3 of 5`."""
 
     def pass_on(reported: Mapping[str, Any]) -> None:
         phase, done, total = (reported.get(key) for key in ("phase", "done", "total"))
         if phase and total:
-            tell(f"building: {phase}, {done} of {total}")
+            tell(f"{doing}: {phase}, {done} of {total}")
 
     return pass_on
 

@@ -7,7 +7,7 @@ tuning that is killed goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,16 +77,9 @@ def tune(
         InfcError: E203, E204, E205, E209, E50x.
     """
     scratch.mkdir(parents=True, exist_ok=True)
-    building.save_model(model, scratch / "model.onnx")
-    inputs, outputs = signature
-    payload = {
-        "model": str((scratch / "model.onnx").resolve()),
-        "output": str(scratch.resolve()),
-        "target": target.to_json(),
-        "inputs": [s.to_json() for s in inputs],
-        "outputs": [s.to_json() for s in outputs],
-        "tuning": options.to_json(),
-    }
+    file = scratch / "model.onnx"
+    building.save_model(model, file)
+    payload = building.payload_for(file, scratch, target, signature, options)
     job = workers.Call(
         module_of(end.NAME),
         "tune",
@@ -97,19 +90,11 @@ def tune(
         end.worker(target),
     )
     longer = options.minutes * 60 + options.trials * TRIAL_S
-    value = workers.call(job, replace(limits, timeout_s=limits.timeout_s + longer), _teller(tell))
+    limits = replace(limits, timeout_s=limits.timeout_s + longer)
+    value = workers.call(job, limits, building.teller(tell, "tuning"))
     if value.get("unsupported"):
         raise building.unsupported(model, source_name, end, value["unsupported"])
     return value
-
-
-def _teller(tell: Callable[[str], None]) -> workers.Progress:
-    def pass_on(reported: Mapping[str, Any]) -> None:
-        phase, done, total = (reported.get(key) for key in ("phase", "done", "total"))
-        if phase and total:
-            tell(f"tuning: {phase}, {done} of {total}")
-
-    return pass_on
 
 
 def warnings(options: TuningOptions, artifact: Artifact) -> tuple[Diagnostic, ...]:

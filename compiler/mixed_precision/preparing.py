@@ -172,6 +172,7 @@ def _sensitivity(
     cached = load_cached(place) if stable else None
     if cached is not None:
         return cached
+    tell("measuring sensitivity")
     answer = call(
         "measure",
         job,

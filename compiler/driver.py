@@ -88,9 +88,9 @@ def compile(request: Request, progress: Progress = silent) -> CompileResult:
         quantizing.require_nodes(optimized.model, request.keep_float)
         calibrated = front.calibrate(request, optimized, chosen, stage, progress)
         budget = front.budget(request, optimized, calibrated, stage, progress)
+        shared = front.Shared(optimized, calibrated, budget)
         results = tuple(
-            assembly.compile_for(request, optimized, calibrated, budget, t, stage, progress)
-            for t in chosen
+            assembly.compile_for(request, shared, target, stage, progress) for target in chosen
         )
     before, after = optimized.nodes
     warnings = optimized.reference.warnings() if optimized.reference else ()

@@ -65,6 +65,18 @@ class Optimized:
         return before, after
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """All that the targets of a command share.
+
+    `calibrated` is None where no target is at INT8, `budget` where none is held to one.
+    """
+
+    optimized: Optimized
+    calibrated: Calibrated | None
+    budget: Budget | None
+
+
 def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = False) -> Optimized:
     """Frontend and passes, and the proof that they changed nothing."""
     progress("", "reading the model")

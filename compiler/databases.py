@@ -9,8 +9,8 @@ from infc.bundle import unwritable
 from infc.diagnostics import fail
 from infc.targets import back_end, configure, look_up, profiles
 from infc.targets.abilities import is_tunable
-from infc.targets.tvm_compiler import records
-from infc.targets.tvm_compiler.records import Database, read
+from infc.targets.tvm_compiler.tuning import records
+from infc.targets.tvm_compiler.tuning.records import Database, read
 
 __all__ = ["Database", "export", "merge", "path_of", "prune", "read"]
 

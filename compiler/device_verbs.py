@@ -14,7 +14,7 @@ from infc import completion
 from infc.diagnostics import fail
 from infc.options import common_options, limit_options, limits_of, verb_of
 from infc.request import parse_options
-from infc.targets.tvm_compiler.device_address import PORT
+from infc.targets.tvm_compiler.devices.address import PORT
 
 if TYPE_CHECKING:
     from infc.output import Output
@@ -115,5 +115,5 @@ def tracker(bind: str, port: int) -> Output:
     for module in ("tvm", "tornado"):
         if find_spec(module) is None:
             raise fail("E501", f"TVM's tracker needs `{module}`", help="pip install 'infc[tvm]'")
-    module = "infc.targets.tvm_compiler.tracker"
+    module = "infc.targets.tvm_compiler.devices.tracker"
     os.execv(sys.executable, [sys.executable, "-m", module, "--bind", bind, "--port", str(port)])

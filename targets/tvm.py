@@ -114,7 +114,7 @@ def cross(target: Target) -> Cross | None:
 
 def remote(address: str) -> object:
     """A device that a tracker has, `tracker://HOST[:PORT]/KEY`."""
-    from infc.targets.tvm_compiler.device_address import DeviceAddress
+    from infc.targets.tvm_compiler.devices.address import DeviceAddress
 
     return DeviceAddress.parse(address)
 
@@ -131,7 +131,7 @@ def legalize(model: ir.Model, target: Target) -> None:
         InfcError: E207 for an input whose shape is not fixed, where the form asks for that, and
             for one of unknown rank.
     """
-    from infc.targets.tvm_compiler.dot_products import activation_of
+    from infc.targets.tvm_compiler.integers.dot_products import activation_of
     from infc.targets.tvm_lowering import lower
 
     for value in model.graph.inputs:
@@ -164,7 +164,7 @@ def _require_fixed(value: ir.Value) -> None:
 
 def check(model: Path, target: Target) -> Sequence[Unsupported]:
     """Return the nodes that have no converter, or whose converter fails."""
-    from infc.targets.tvm_compiler.checking import unsupported
+    from infc.targets.tvm_compiler.importing.checking import unsupported
 
     return unsupported(model, cpu_of(target))
 
@@ -178,10 +178,10 @@ def build(job: BuildJob) -> Artifact:
         BackEndError: a shape that depends on values, or the C compiler refuses.
     """
     from infc.targets.tvm_compiler import compile_model, relax_of
-    from infc.targets.tvm_compiler.library import CompilerError
-    from infc.targets.tvm_compiler.lookup import Lookup
-    from infc.targets.tvm_compiler.plan import UnplannedError
-    from infc.targets.tvm_compiler.writing import open_dims_of, write, write_vm
+    from infc.targets.tvm_compiler.forms.library import CompilerError
+    from infc.targets.tvm_compiler.forms.plan import UnplannedError
+    from infc.targets.tvm_compiler.forms.writing import open_dims_of, write, write_vm
+    from infc.targets.tvm_compiler.tuning.lookup import Lookup
 
     cpu = cpu_of(job.target)
     lookup = Lookup(job.tuning, cpu)
@@ -198,7 +198,7 @@ def build(job: BuildJob) -> Artifact:
 
 def tune(job: BuildJob) -> dict[str, Any]:
     """Measure kernels of the model until `job.tuning` is used up; see `tuning_job.tune`."""
-    from infc.targets.tvm_compiler import tuning_job
+    from infc.targets.tvm_compiler.tuning import job as tuning_job
 
     assert job.report is not None
     cpu = cpu_of(job.target)
@@ -211,13 +211,13 @@ def open(job: RunJob) -> Runner:
     Raises:
         BackEndError: nothing on this machine runs it.
     """
-    from infc.targets.tvm_compiler.emulated import Emulated, emulator_of, linked
-    from infc.targets.tvm_compiler.opened import Model
+    from infc.targets.tvm_compiler.forms.emulated import Emulated, emulator_of, linked
+    from infc.targets.tvm_compiler.forms.opened import Model
 
     if job.remote:
         if job.entry.suffix == ".a":
             raise BackEndError("a static library is a part of a program, which no device is sent")
-        from infc.targets.tvm_compiler.device_session import Remote
+        from infc.targets.tvm_compiler.devices.session import Remote
 
         return Remote(job).run
 
@@ -225,7 +225,7 @@ def open(job: RunJob) -> Runner:
     if absent:
         raise BackEndError(f"the artifact cannot run here: {absent}")
     if job.entry.name == VM_ENTRY:
-        from infc.targets.tvm_compiler.vm import Model as Machine
+        from infc.targets.tvm_compiler.forms.vm import Model as Machine
 
         return Machine(job.entry, job.inputs, job.outputs, job.threads).run
     if emulator_of(job.target):
@@ -237,7 +237,7 @@ def open(job: RunJob) -> Runner:
 
 def device(target: Target) -> str:
     """The CPU, or what stands in for it."""
-    from infc.targets.tvm_compiler.emulated import emulator_of
+    from infc.targets.tvm_compiler.forms.emulated import emulator_of
 
     emulator = emulator_of(target)
     return f"CPU ({emulator.name})" if emulator else "CPU"

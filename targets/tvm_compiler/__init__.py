@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import onnx
 
     from infc.targets.tvm_compiler.cpus import Cpu
-    from infc.targets.tvm_compiler.kernels import Chosen
-    from infc.targets.tvm_compiler.plan import Plan
+    from infc.targets.tvm_compiler.forms.plan import Plan
+    from infc.targets.tvm_compiler.scheduling.kernels import Chosen
 
 
 def compile_model(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
@@ -39,8 +39,8 @@ def relax_of(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Any:
     """
     import onnx
 
-    from infc.targets.tvm_compiler.importing import import_model
-    from infc.targets.tvm_compiler.kernels import kernels
+    from infc.targets.tvm_compiler.importing.graph import import_model
+    from infc.targets.tvm_compiler.scheduling.kernels import kernels
 
     with _blaming(path, cpu):
         return kernels(import_model(onnx.load(str(path)), cpu), cpu, chosen)
@@ -49,8 +49,8 @@ def relax_of(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Any:
 @contextlib.contextmanager
 def _blaming(path: Path, cpu: Cpu) -> Iterator[None]:
     """Say which nodes of the model in `path` are to blame for what goes wrong."""
-    from infc.targets.tvm_compiler.checking import blamed
-    from infc.targets.tvm_compiler.plan import UnplannedError
+    from infc.targets.tvm_compiler.forms.plan import UnplannedError
+    from infc.targets.tvm_compiler.importing.checking import blamed
 
     try:
         yield
@@ -71,9 +71,9 @@ def plan_of(model: onnx.ModelProto, cpu: Cpu, chosen: Chosen | None = None) -> P
     import tvm
     from tvm.relax import transform
 
-    from infc.targets.tvm_compiler.importing import import_model
-    from infc.targets.tvm_compiler.kernels import kernels
-    from infc.targets.tvm_compiler.plan import plan
+    from infc.targets.tvm_compiler.forms.plan import plan
+    from infc.targets.tvm_compiler.importing.graph import import_model
+    from infc.targets.tvm_compiler.scheduling.kernels import kernels
 
     module = kernels(import_model(model, cpu), cpu, chosen)
     with tvm.target.Target(cpu.target()):

@@ -22,7 +22,7 @@ from infc.signature import TensorSpec
 from infc.targets import BuildJob, RunJob, Target, configure, cross, look_up, tvm
 from infc.targets.tvm_compiler import cpus
 from infc.targets.tvm_compiler.cpus import CPUS, Cpu, UnknownCpuError
-from infc.targets.tvm_compiler.tiles import Tile, Work, tile_for
+from infc.targets.tvm_compiler.scheduling.tiles import Tile, Work, tile_for
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 THREADS = (1, 3)

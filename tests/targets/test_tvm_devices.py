@@ -24,8 +24,8 @@ from infc import device_server
 from infc.diagnostics import InfcError
 from infc.request import WorkerLimits
 from infc.targets import look_up
-from infc.targets.tvm_compiler import device_tracker
-from infc.targets.tvm_compiler.device_address import DeviceAddress
+from infc.targets.tvm_compiler.devices import tracker_client as device_tracker
+from infc.targets.tvm_compiler.devices.address import DeviceAddress
 
 KEY = "test-device"
 NUMBERS = ", ".join(f"{i / 7 - 1:.4f}" for i in range(24))
@@ -163,7 +163,7 @@ def test_all_devices_are_busy(place: Place) -> None:
 
 
 def test_the_device_vanishes_in_the_middle(place: Place, bundles: dict[str, Path]) -> None:
-    from infc.targets.tvm_compiler.device_session import connect, lost_on_error
+    from infc.targets.tvm_compiler.devices.session import connect, lost_on_error
 
     address = DeviceAddress.parse(place.address())
     with place.device() as device:
@@ -179,7 +179,7 @@ def test_the_device_vanishes_in_the_middle(place: Place, bundles: dict[str, Path
 
 
 def test_a_session_that_takes_too_long_is_ended_by_the_device(place: Place) -> None:
-    from infc.targets.tvm_compiler.device_session import connect, lost_on_error
+    from infc.targets.tvm_compiler.devices.session import connect, lost_on_error
 
     address = DeviceAddress.parse(place.address())
     with place.device():
@@ -192,7 +192,7 @@ def test_a_session_that_takes_too_long_is_ended_by_the_device(place: Place) -> N
 
 
 def test_a_server_of_another_tvm(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from infc.targets.tvm_compiler import device_session
+    from infc.targets.tvm_compiler.devices import session as device_session
 
     monkeypatch.setattr(device_session, "ffi_version", lambda: "9.9.9")
     with place.device(), pytest.raises(InfcError, match=r"tvm_ffi 9\.9\.9") as caught:
@@ -201,7 +201,7 @@ def test_a_server_of_another_tvm(place: Place, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_files_stay_in_the_folder_of_the_session(place: Place, tmp_path: Path) -> None:
-    from infc.targets.tvm_compiler.device_session import connect
+    from infc.targets.tvm_compiler.devices.session import connect
 
     with place.device():
         session = connect(DeviceAddress.parse(place.address()))
@@ -236,7 +236,7 @@ def candidates(count: int) -> list[object]:
     import tvm
     from tvm import te
 
-    from infc.targets.tvm_compiler.measuring import Argument, Candidate
+    from infc.targets.tvm_compiler.tuning.measuring import Argument, Candidate
 
     x = te.placeholder((64,), name="x")
     y = te.compute((64,), lambda i: x[i] + np.float32(1), name="y")
@@ -248,7 +248,7 @@ def candidates(count: int) -> list[object]:
 
 def test_kernels_are_timed_on_two_devices_at_once(place: Place) -> None:
     from infc.targets.tvm_compiler.cpus import host
-    from infc.targets.tvm_compiler.device_measuring import DeviceMeasurer
+    from infc.targets.tvm_compiler.devices.measuring import DeviceMeasurer
 
     with place.device(), place.device():
         measurer = DeviceMeasurer(host(), place.address())
@@ -269,9 +269,9 @@ def test_kernels_are_timed_on_two_devices_at_once(place: Place) -> None:
 def test_a_measurer_whose_device_is_gone_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from infc.targets.tvm_compiler import device_measuring
     from infc.targets.tvm_compiler.cpus import host
-    from infc.targets.tvm_compiler.measuring import MeasuringError
+    from infc.targets.tvm_compiler.devices import measuring as device_measuring
+    from infc.targets.tvm_compiler.tuning.measuring import MeasuringError
 
     monkeypatch.setattr(device_measuring, "RETURN_S", 0.5)
     with place.device():

@@ -20,8 +20,8 @@ from infc.quantization import Range
 from infc.signature import TensorSpec
 from infc.targets import BuildJob, RunJob, Target, schemes, tvm
 from infc.targets.tvm_compiler.cpus import CPUS
-from infc.targets.tvm_compiler.dot_products import dot_product_of
-from infc.targets.tvm_compiler.integer_schedules import tile
+from infc.targets.tvm_compiler.integers.dot_products import dot_product_of
+from infc.targets.tvm_compiler.integers.schedules import tile
 
 Array = np.ndarray[Any, Any]
 Feeds = dict[str, Array]

@@ -18,8 +18,8 @@ from tvm_models import TOLERANCE, build, expected, require_right, small_network,
 from infc.diagnostics import InfcError
 from infc.targets import cross
 from infc.targets.tvm_compiler import compile_model
-from infc.targets.tvm_compiler.library import definitions, write_sources
-from infc.targets.tvm_compiler.objects import ElfObject, ObjectError
+from infc.targets.tvm_compiler.forms.library import definitions, write_sources
+from infc.targets.tvm_compiler.forms.objects import ElfObject, ObjectError
 from infc.targets.tvm_compiler.settings import cpu_of
 
 PROGRAMS = ROOT / "tests" / "targets" / "programs"

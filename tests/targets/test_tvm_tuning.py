@@ -20,12 +20,13 @@ import pytest
 from command import infc
 
 from infc.diagnostics import InfcError
-from infc.targets.tvm_compiler import cpus, records
-from infc.targets.tvm_compiler.choices import Choice, Extents
+from infc.targets.tvm_compiler import cpus
 from infc.targets.tvm_compiler.cpus import CPUS
-from infc.targets.tvm_compiler.measuring import Candidate, MeasuringError, Timing
-from infc.targets.tvm_compiler.records import Database, Record
-from infc.targets.tvm_compiler.space import fits, proposals
+from infc.targets.tvm_compiler.scheduling.choices import Choice, Extents
+from infc.targets.tvm_compiler.tuning import records
+from infc.targets.tvm_compiler.tuning.measuring import Candidate, MeasuringError, Timing
+from infc.targets.tvm_compiler.tuning.records import Database, Record
+from infc.targets.tvm_compiler.tuning.space import fits, proposals
 from infc.tuning_options import TuningOptions
 
 CPU = CPUS["x86-64-v3"]
@@ -235,7 +236,7 @@ def scheduled(body: Callable[[Any, Any], Any], size: int = 64) -> Candidate:
     """A candidate y[i] = body(x, i) of `size` float32."""
     from tvm import te
 
-    from infc.targets.tvm_compiler.tuning import candidate_of
+    from infc.targets.tvm_compiler.tuning.search import candidate_of
 
     x = te.placeholder((size,), "float32", name="x")
     y = te.compute((size,), lambda i: body(x, i), name="y")
@@ -245,7 +246,7 @@ def scheduled(body: Callable[[Any, Any], Any], size: int = 64) -> Candidate:
 def test_a_candidate_that_crashes_or_hangs_is_the_only_one_lost(tvm_is_there: None) -> None:
     from tvm import te, tirx
 
-    from infc.targets.tvm_compiler.host_measuring import HostMeasurer
+    from infc.targets.tvm_compiler.tuning.host_measuring import HostMeasurer
 
     good = scheduled(lambda x, i: x[i] + tirx.const(1, "float32"))
     crashing = scheduled(lambda x, i: x[i * 0 + tirx.const(1 << 28, "int32") * 7 + i])
@@ -301,8 +302,8 @@ def fused(model: onnx.ModelProto) -> Any:
     import onnx_ir as ir
 
     from infc.targets import Target, tvm
-    from infc.targets.tvm_compiler.importing import import_model
-    from infc.targets.tvm_compiler.kernels import fuse
+    from infc.targets.tvm_compiler.importing.graph import import_model
+    from infc.targets.tvm_compiler.scheduling.kernels import fuse
 
     lowered = ir.from_proto(model)
     tvm.legalize(lowered, Target("tvm", "tvm", ""))
@@ -326,7 +327,7 @@ def is_packed(candidate: Candidate) -> bool:
 
 
 def test_a_search_finds_the_best_and_goes_on_where_it_was(tvm_is_there: None) -> None:
-    from infc.targets.tvm_compiler.tuning import Budget, Tuner
+    from infc.targets.tvm_compiler.tuning.search import Budget, Tuner
 
     model = conv_model()
     watch = Stopwatch(lambda c: 2e-3 if is_packed(c) else 1e-3)
@@ -355,7 +356,7 @@ def test_a_search_finds_the_best_and_goes_on_where_it_was(tvm_is_there: None) ->
 
 
 def test_a_round_is_cut_to_the_trials_that_are_left(tvm_is_there: None) -> None:
-    from infc.targets.tvm_compiler.tuning import Budget, Tuner
+    from infc.targets.tvm_compiler.tuning.search import Budget, Tuner
 
     known: dict[str, Record] = {}
     watch = Stopwatch(lambda c: 1e-3)
@@ -366,7 +367,7 @@ def test_a_round_is_cut_to_the_trials_that_are_left(tvm_is_there: None) -> None:
 
 
 def test_what_was_found_before_a_device_went_is_kept(tvm_is_there: None) -> None:
-    from infc.targets.tvm_compiler.tuning import Budget, Tuner
+    from infc.targets.tvm_compiler.tuning.search import Budget, Tuner
 
     known: dict[str, Record] = {}
     watch = Stopwatch(lambda c: 1e-3, rounds=1)
@@ -377,7 +378,7 @@ def test_what_was_found_before_a_device_went_is_kept(tvm_is_there: None) -> None
 
 
 def test_kernels_that_do_not_run_are_left_by_rule(tvm_is_there: None) -> None:
-    from infc.targets.tvm_compiler.tuning import Budget, Tuner
+    from infc.targets.tvm_compiler.tuning.search import Budget, Tuner
 
     known: dict[str, Record] = {}
     watch = Stopwatch(lambda c: None)
@@ -537,7 +538,7 @@ def test_elementary_functions(tvm_is_there: None, name: str) -> None:
     import tvm
     from tvm import te, tirx
 
-    from infc.targets.tvm_compiler.schedules import schedule
+    from infc.targets.tvm_compiler.scheduling.schedules import schedule
 
     values = np.concatenate([np.linspace(-20, 20, 4084), SPECIAL]).astype(np.float32)
     x = te.placeholder(values.shape, "float32")
@@ -608,7 +609,7 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was(
     tvm_is_there: None, tmp_path: Path, home: Path
 ) -> None:
     from infc.targets import Target
-    from infc.targets.tvm_compiler import tuning_job
+    from infc.targets.tvm_compiler.tuning import job as tuning_job
 
     path = tmp_path / "m.onnx"
     onnx.save(conv_model(), path)
@@ -682,7 +683,7 @@ def test_what_makes_no_sense(
 
 def test_a_processor_that_is_not_here_is_not_tuned_for(tvm_is_there: None) -> None:
     from infc.targets import Target
-    from infc.targets.tvm_compiler.tuning_job import measurer_for
+    from infc.targets.tvm_compiler.tuning.job import measurer_for
 
     with pytest.raises(InfcError, match="cannot be timed on this machine") as caught:
         measurer_for(Target("pi", "tvm", ""), CPUS["cortex-a72"])

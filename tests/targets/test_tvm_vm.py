@@ -21,7 +21,7 @@ from infc.native_runs import loader_bundle
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec, save_tensors
 from infc.targets import BuildJob, RunJob, Target, configure, look_up, tvm
-from infc.targets.tvm_compiler.vm import ffi_version
+from infc.targets.tvm_compiler.forms.vm import ffi_version
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]>\n'
 TOLERANCE = 3e-6

@@ -1,0 +1,1 @@
+"""Devices over TVM RPC: the tracker, sessions with a device, kernels timed there."""

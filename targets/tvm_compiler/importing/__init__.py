@@ -1,0 +1,1 @@
+"""From a lowered ONNX graph to Relax: TVM's importer, infc's converters, and what is refused."""

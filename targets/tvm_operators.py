@@ -35,7 +35,8 @@ REASONS = {
     "*Sequence*": "there are no sequences in a static plan",
     "Optional*": "there are no optional values in a static plan",
     "String*|Regex*|TfIdf*|ImageDecoder": "it is about text or files",
-    "LSTM|GRU|RNN": "its lengths and activations have to be fixed, and no more than 1024 steps",
+    "LSTM|GRU|RNN": "its steps have to be fixed, and no more than 1024; without clip, "
+    "input_forget, or activations other than Sigmoid, Tanh, Relu, Softsign, Softplus",
     "LpNormalization|CastLike": "its shapes have to be fixed",
 }
 """Why an operator is not among them, by patterns of names."""

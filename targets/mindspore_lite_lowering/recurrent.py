@@ -8,6 +8,11 @@ What it does not have is written out step by step, for a known number of steps:
     RNN   h' = t(x W + h R + b)
     LSTM  i, o, f = s(x W + h R + b);  c' = f c + i t(x W + h R + b);  h' = o t(c')
 
+Sequences that end at different times are masked, where the back end wants that: at a step t that is
+not below a row's length, the states stay what they were and the output is 0. From the end to the
+start it is the same: the states stay the initial ones until the row's last element comes. Those of
+a row without elements are 0, which ONNX leaves open and ONNX Runtime has.
+
 Source: ONNX LSTM-14, GRU-14, RNN-14: gate order iofc, zrh; peepholes; `linear_before_reset`.
 """
 
@@ -19,7 +24,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from infc.passes.rewriting import Edit, attribute, const_array, const_tensor, given, static_dims
+from infc.passes.rewriting import (
+    Edit,
+    attribute,
+    const_array,
+    const_tensor,
+    dims,
+    given,
+    static_dims,
+)
 from infc.targets.mindspore_lite_lowering.formula import Formula, required, set_attributes
 
 MAX_STEPS = 256
@@ -34,28 +47,40 @@ Step = Callable[[ir.Value, State], State]
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """The node's sizes: steps, batch, hidden units; `directions` of "forward" and "reverse"."""
+    """The node's sizes: steps, batch, hidden units; `directions` of "forward" and "reverse".
+
+    A batch that is open is 1: zeros for one row are zeros for all. `lengths` says whether rows may
+    end before the last step.
+    """
 
     steps: int
     batch: int
     hidden: int
     directions: tuple[str, ...]
+    lengths: bool = False
 
 
-def _layer(node: ir.Node) -> _Layer | None:
-    """None where something is not known, or is nothing that can be written out."""
-    shape, recurrence = static_dims(given(node, 0)), static_dims(given(node, 2))
+def _layer(node: ir.Node, *, masked: bool = False) -> _Layer | None:
+    """None where something is not known, or is nothing that can be written out.
+
+    `masked` allows for an open batch, and for rows that end early, known or not.
+    """
+    shape, recurrence = dims(given(node, 0)), static_dims(given(node, 2))
     if shape is None or recurrence is None or attribute(node, "layout", 0):
         return None
+    steps, batch = (d if isinstance(d, int) else None for d in shape[:2])
+    if masked and batch is None:
+        batch = 1
     direction = attribute(node, "direction", "forward")
     both = ("forward", "reverse")
     lengths = const_array(given(node, 4))
-    if given(node, 4) is not None and (lengths is None or (lengths != shape[0]).any()):
+    whole = given(node, 4) is None or (lengths is not None and bool((lengths == steps).all()))
+    if not steps or not batch or not (whole or masked):
         return None
     if "clip" in node.attributes or attribute(node, "input_forget", 0):
         return None
     directions = both if direction == "bidirectional" else (direction,)
-    return _Layer(shape[0], shape[1], recurrence[2], directions)
+    return _Layer(steps, batch, recurrence[2], directions, not whole)
 
 
 def _recurrent(node: ir.Node, edit: Edit) -> bool:
@@ -69,9 +94,12 @@ def _recurrent(node: ir.Node, edit: Edit) -> bool:
     return write_out(node, edit, MAX_STEPS)
 
 
-def write_out(node: ir.Node, edit: Edit, most_steps: int) -> bool:
-    """Write `node` out step by step, where it has no more than `most_steps`; whether it was."""
-    layer = _layer(node)
+def write_out(node: ir.Node, edit: Edit, most_steps: int, *, masked: bool = False) -> bool:
+    """Write `node` out step by step, where it has no more than `most_steps`; whether it was.
+
+    With `masked` also with an open batch, and with rows that end early.
+    """
+    layer = _layer(node, masked=masked)
     names = None if layer is None else _activations(node, layer)
     if layer is None or names is None or layer.steps > most_steps:
         return False
@@ -215,11 +243,20 @@ def _one_direction(
         for v in initial
     )
     order = range(layer.steps) if direction == "forward" else reversed(range(layer.steps))
+    lengths = f.unsqueeze(required(node, 4), (1,)) if layer.lengths else None
+    if lengths is not None:
+        some = f.greater(lengths, f.constant(np.int32(0)))
+        state = tuple(v if v is zeros else f.op("Where", some, v, 0.0) for v in state)
     found: dict[int, ir.Value] = {}
     for t in order:
         row = f.op("Gather", cell.projected, f.constant(np.int64(t)), axis=0)
-        state = cell.step(row, state)
-        found[t] = f.unsqueeze(state[0], (0,))
+        before, state = state, cell.step(row, state)
+        output = state[0]
+        if lengths is not None:
+            goes_on = f.greater(lengths, f.constant(np.int32(t)))
+            state = tuple(f.op("Where", goes_on, *pair) for pair in zip(state, before, strict=True))
+            output = f.op("Where", goes_on, output, 0.0)
+        found[t] = f.unsqueeze(output, (0,))
     return [found[t] for t in range(layer.steps)], state
 
 

@@ -14,7 +14,7 @@ MAX_STEPS = 1024
 def _written_out(node: ir.Node, edit: Edit) -> bool:
     if attribute(node, "layout", 0):
         return recurrent.RULES[node.op_type](node, edit)
-    return recurrent.write_out(node, edit, MAX_STEPS)
+    return recurrent.write_out(node, edit, MAX_STEPS, masked=True)
 
 
 RULES = dict.fromkeys(("LSTM", "GRU", "RNN"), _written_out)

@@ -66,6 +66,12 @@ ATTENTION = """agraph (float[n, s, 48] x) => (float[n, s, 48] y) {
     y = LayerNormalization<axis = -1>(added, scale)
 }
 """
+RECURRENCE = """agraph (float[5, n, 6] x, int32[n] lengths, float[2, n, 8] h)
+    => (float[5, 2, n, 8] y, float[2, n, 8] last, float[5, 2, n, 8] z, float[2, n, 8] cell) {
+    y, last = GRU<hidden_size = 8, direction = "bidirectional">(x, w1, r1, b1, lengths, h)
+    z, , cell = LSTM<hidden_size = 8, direction = "bidirectional">(x, w2, r2, b2)
+}
+"""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -95,6 +101,11 @@ def sizes() -> onnx.ModelProto:
 
 def attention() -> onnx.ModelProto:
     return model_of(ATTENTION, {**dict.fromkeys(("w1", "w2", "w3"), (48, 48)), "scale": (48,)})
+
+
+def recurrence() -> onnx.ModelProto:
+    shapes = {"w1": (2, 24, 6), "r1": (2, 24, 8), "b1": (2, 48)}
+    return model_of(RECURRENCE, {**shapes, "w2": (2, 32, 6), "r2": (2, 32, 8), "b2": (2, 64)})
 
 
 @pytest.fixture
@@ -133,9 +144,13 @@ def build(model: onnx.ModelProto, folder: Path, **options: str) -> tuple[RunJob,
 def require_right(model: onnx.ModelProto, job: RunJob, dims: Mapping[str, int]) -> None:
     """Hold the artifact to ONNX Runtime's answers for these sizes of the open dimensions."""
     rng = np.random.default_rng(3)
+    shapes = {s: [dims.get(str(d), d) for d in s.shape or ()] for s in specs(model.graph.input)}
     feeds = {
-        s.name: rng.standard_normal([dims.get(str(d), d) for d in s.shape or ()]).astype(np.float32)
-        for s in specs(model.graph.input)
+        # Lengths of sequences of five.
+        s.name: rng.integers(0, 6, shape, np.int32)
+        if s.dtype == "int32"
+        else rng.standard_normal(shape).astype(np.float32)
+        for s, shape in shapes.items()
     }
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -149,6 +164,7 @@ def require_right(model: onnx.ModelProto, job: RunJob, dims: Mapping[str, int]) 
 CASES = {
     "batch": (convolutions, [{"n": n} for n in (1, 2, 7)]),
     "sizes": (sizes, [{"h": h, "w": w} for h, w in ((5, 3), (16, 16), (9, 40))]),
+    "recurrence": (recurrence, [{"n": n} for n in (1, 3, 8)]),
     "sequence": (attention, [{"n": n, "s": s} for n, s in ((1, 1), (1, 16), (2, 37), (3, 64))]),
 }
 

@@ -91,7 +91,8 @@ def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> d
     start = job.log.stat().st_size if job.log.exists() else 0
     with job.log.open("ab") as log, _interpreter(job.worker) as interpreter:
         command = [*interpreter, str(request)]
-        status = _run(command, log, limits.timeout_s, scratch, progress)
+        environment = _environment(job.worker)
+        status = _run(command, environment, log, limits.timeout_s, scratch, progress)
     tail = _tail(job.log, start)
     if status is None:
         raise fail(
@@ -117,27 +118,38 @@ def _interpreter(worker: Worker) -> Iterator[list[str]]:
     from infc.workers import toolchains
 
     environment = toolchains.require(worker.toolchain, own_source=worker.script is None)
+    # `-I` would have PYTHONHASHSEED ignored, and what goes through sets of names, as tf2onnx does,
+    # answer otherwise every time. Python 3.7, which scripts are for, has no `-P`.
+    alone = ["-I"] if worker.script else ["-P", "-s"]
     with environment.held():
-        yield [str(environment.python), "-I", program]
+        yield [str(environment.python), *alone, program]
 
 
 def _packages() -> dict[str, str]:
     return {name: str(next(iter(import_module(name).__path__))) for name in PACKAGES}
 
 
+def _environment(worker: Worker) -> dict[str, str]:
+    """The variables of a worker: in a toolchain, none of those that lead Python elsewhere."""
+    mine = {
+        k: v for k, v in os.environ.items() if not (worker.toolchain and k.startswith("PYTHON"))
+    }
+    mine.pop(KEY_VARIABLE, None)  # the vendors' code has no business with it
+    return {**mine, "PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+
+
 def _run(
-    command: list[str], log: Any, timeout_s: float, scratch: Path, progress: Progress | None
+    command: list[str],
+    environment: dict[str, str],
+    log: Any,
+    timeout_s: float,
+    scratch: Path,
+    progress: Progress | None,
 ) -> int | None:
     """Return the exit status, negative for a signal, or None where the time ran out."""
     reported = scratch / "progress.json"
     reported.unlink(missing_ok=True)
-    environment = {
-        **os.environ,
-        "PYTHONHASHSEED": "0",
-        "PYTHONUNBUFFERED": "1",
-        PROGRESS: str(reported),
-    }
-    environment.pop(KEY_VARIABLE, None)  # the vendors' code has no business with it
+    environment = {**environment, PROGRESS: str(reported)}
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -19,7 +19,9 @@ import pytest
 from command import infc, write_model
 from conftest import missing
 
+from infc import workers
 from infc.diagnostics import InfcError
+from infc.targets import Worker
 from infc.workers import installing, resolving, toolchains
 from infc.workers.locks import Lock, Pin, this_platform
 from infc.workers.toolchains import State
@@ -72,7 +74,9 @@ def code_of(caught: pytest.ExceptionInfo[InfcError]) -> str:
     return diagnostic.code
 
 
-def test_install_use_and_remove(index: None, home: Path, tmp_path: Path) -> None:
+def test_install_use_and_remove(
+    index: None, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock = lock_file(tmp_path)
     assert toolchains.find("tiny") is None
     document = infc("toolchain", "install", "tiny", "--lock", lock, "--json").document
@@ -89,6 +93,17 @@ def test_install_use_and_remove(index: None, home: Path, tmp_path: Path) -> None
     assert version == environment.python_version
     assert Path(file).is_relative_to(environment.folder)
     assert Path(document["path"]).resolve() == environment.folder
+
+    with monkeypatch.context() as patch, workers._interpreter(Worker("tiny")) as command:
+        patch.setenv("PYTHONPATH", "/elsewhere")
+        program = "import sys; print(hash('a'), sys.path)"
+        words = [*command[:-1], "-c", program]
+        answers = {
+            subprocess.check_output(words, env=workers._environment(Worker("tiny")), text=True)
+            for _ in range(3)
+        }
+    (answer,) = answers  # sets of names lie in the same order every time
+    assert "/elsewhere" not in answer, "nor is anything imported from elsewhere"
 
     again = infc("toolchain", "install", "tiny", "--json").document
     assert not again["changed"], "from the lock that was kept"

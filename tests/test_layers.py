@@ -31,9 +31,8 @@ CORE = {
 LEVELS = {
     "infc.__main__": 6,
     "infc.cli": 5,
-    "infc.toolchain_verbs": 5,
-    "infc.package_verb": 5,
-    "infc.tune_verbs": 5,
+    "infc.commands": 5,
+    "infc.options": 5,
     "infc.api": 4,
     "infc.results": 4,
     "infc.listings": 4,

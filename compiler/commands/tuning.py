@@ -1,4 +1,4 @@
-"""`infc tune ...`: parse, print. What happens is in `infc.tuning` and `infc.databases`."""
+"""`infc tune ...`. What happens is in `infc.tuning` and `infc.databases`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ import click
 
 from infc import completion
 from infc.diagnostics import fail
-from infc.options import (
-    common_options,
-    device_option,
-    import_options,
+from infc.options.declaring import Group, common_options, output_option, path_argument, verb_of
+from infc.options.model import (
     inputs_of,
-    limit_options,
-    limits_of,
-    pass_options,
+    model_options,
     passes_of,
-    path_argument,
-    pickle_option,
-    progress_of,
-    progress_options,
     reading_of,
-    toolchain_option,
+)
+from infc.options.target import back_end_options, precision_option, targets_option
+from infc.options.workers import (
+    device_option,
+    limits_of,
+    progress_of,
+    run_options,
     toolchains_of,
-    verb_of,
 )
 from infc.request import Precision, Request, VerifyOptions, parse_options
 from infc.tuning_options import TRIALS, budget_for
@@ -39,7 +36,7 @@ DEFAULT = "model"
 """What `infc tune MODEL` means: `infc tune model MODEL`."""
 
 
-class _Tune(click.Group):
+class _Tune(Group):
     """A group whose first word may be a model, as well as one of its verbs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -70,36 +67,12 @@ def database_argument(name: str = "database", **more: Any) -> Callable[[Any], An
     return click.argument(name, type=click.Path(path_type=Path), metavar="FILE|TARGET", **more)
 
 
-output_option = click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="FILE",
-    help="File that the records go to; it is replaced.",
-)
-x_option = click.option(
-    "-X",
-    "pairs",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the back end, where a target is named: `-X cpu=x86-64-v3`.",
-)
+database_output = output_option("FILE", help="File that the records go to; it is replaced.")
 
 
-@verb
+@verb("infc tune model.onnx -t tvm --minutes 5")
 @path_argument("model", completion.models)
-@click.option(
-    "--target",
-    "-t",
-    "targets",
-    multiple=True,
-    default=["tvm"],
-    show_default=True,
-    metavar="NAME",
-    shell_complete=completion.targets,
-    help="Hardware profile or back end; repeat for several.",
-)
+@targets_option("tvm")
 @click.option(
     "--trials",
     type=int,
@@ -107,25 +80,11 @@ x_option = click.option(
     help=f"End after so many kernels.  [default: {TRIALS}]",
 )
 @click.option("--minutes", type=float, metavar="M", help="End after so long.")
-@click.option(
-    "--precision",
-    type=click.Choice([str(p) for p in Precision]),
-    help="Arithmetic of the artifact.  [default: the target's]",
-)
-@click.option(
-    "-X",
-    "pairs",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the back end; `infc targets NAME` lists them.",
-)
-@pass_options
-@import_options
-@pickle_option
-@toolchain_option
+@precision_option
+@back_end_options
+@model_options
 @device_option
-@limit_options
-@progress_options
+@run_options
 def model(
     model: Path,
     targets: tuple[str, ...],
@@ -161,9 +120,9 @@ def model(
     return tune_results.tuned(found, brief=rest["quiet"])
 
 
-@verb
+@verb()
 @database_argument(default="tvm")
-@x_option
+@back_end_options
 def show(database: Path, pairs: tuple[str, ...]) -> Output:
     """Show what is in a database: each kernel, its time by rule and as chosen.
 
@@ -175,9 +134,9 @@ def show(database: Path, pairs: tuple[str, ...]) -> Output:
     return tune_results.shown(path, databases.read(path))
 
 
-@verb
+@verb()
 @database_argument("files", nargs=-1, required=True)
-@output_option
+@database_output
 def merge(files: tuple[Path, ...], output: Path) -> Output:
     """Put the records of several databases together, the better ones where they have the same."""
     from infc import databases, tune_results
@@ -186,10 +145,10 @@ def merge(files: tuple[Path, ...], output: Path) -> Output:
     return tune_results.written("merged", output, databases.merge(paths, output))
 
 
-@verb
+@verb()
 @database_argument()
-@output_option
-@x_option
+@database_output
+@back_end_options
 def export(database: Path, output: Path, pairs: tuple[str, ...]) -> Output:
     """Write what a build needs of a database, for `infc compile --tuning-database`."""
     from infc import databases, tune_results
@@ -198,9 +157,9 @@ def export(database: Path, output: Path, pairs: tuple[str, ...]) -> Output:
     return tune_results.written("exported", output, databases.export(path, output))
 
 
-@verb
+@verb()
 @database_argument()
-@x_option
+@back_end_options
 @click.option(
     "--gain",
     type=click.FloatRange(min=0, max=100),

@@ -5,7 +5,7 @@ What happens is in `infc.packaging`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import click
 
 from infc import completion
 from infc.diagnostics import Diagnostic, InfcError, Severity, combined_exit_code, fail
-from infc.options import common_options
+from infc.options.declaring import together, verb
 
 if TYPE_CHECKING:
     from infc.outcomes import CompileResult
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
 FORMATS = ["triton"]
 
 
-def compile_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What `infc compile` has of it: `package` and `repository`."""
-    function = click.option(
+package_options = together(
+    click.option(
+        "--package",
+        type=click.Choice(FORMATS),
+        help="Add each bundle to a model repository too, as `infc package` does.",
+    ),
+    click.option(
         "--repository",
         type=click.Path(path_type=Path),
         metavar="FOLDER",
         help="Model repository that `--package` adds to.  [default: triton in the output folder]",
-    )(function)
-    return click.option(
-        "--package",
-        type=click.Choice(FORMATS),
-        help="Add each bundle to a model repository too, as `infc package` does.",
-    )(function)
+    ),
+)
+"""What `infc compile` has of it."""
 
 
 def require_servable(rest: Mapping[str, Any], targets: Sequence[str]) -> None:
@@ -95,7 +96,10 @@ def with_packages(
     )
 
 
-@click.command()
+@verb(
+    "infc package build/model-cpu -o models",
+    "infc package build/model-cpu -o models --max-batch-size 16 --queue-delay 500",
+)
 @click.argument(
     "bundles",
     nargs=-1,
@@ -104,7 +108,14 @@ def with_packages(
     type=click.Path(path_type=Path),
     shell_complete=completion.bundles,
 )
-@click.option("--as", "format_", type=click.Choice(FORMATS), default="triton", show_default=True)
+@click.option(
+    "--as",
+    "format_",
+    type=click.Choice(FORMATS),
+    default="triton",
+    show_default=True,
+    help="Whose model repository it is.",
+)
 @click.option(
     "--output",
     "-o",
@@ -114,8 +125,13 @@ def with_packages(
     metavar="REPOSITORY",
     help="Folder of the model repository; it is made where it is missing.",
 )
-@click.option("--name", help="Of the model there.  [default: the bundle's]")
-@click.option("--version", type=int, metavar="N", help="[default: the next that is free]")
+@click.option("--name", metavar="NAME", help="Name of the model there.  [default: the bundle's]")
+@click.option(
+    "--version",
+    type=int,
+    metavar="N",
+    help="Number of the version.  [default: the next that is free]",
+)
 @click.option(
     "--max-batch-size",
     "max_batch",
@@ -138,16 +154,30 @@ def with_packages(
     metavar="MICROSECONDS",
     help="How long a request may wait for others.  [default: 0]",
 )
-@click.option("--instances", type=int, metavar="N", help="Of the model.  [default: 1]")
+@click.option(
+    "--instances",
+    type=int,
+    metavar="N",
+    help="Instances of the model that run at once.  [default: 1]",
+)
 @click.option("--kind", type=click.Choice(["cpu", "gpu"]), help="What instances run on.")
-@click.option("--gpu", "gpus", multiple=True, type=int, metavar="N", help="Only these; repeat.")
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    type=int,
+    metavar="N",
+    help="Use only this GPU; repeat for several.",
+)
 @click.option(
     "--serve",
     metavar="all|latest[:N]|N,...",
     help="Versions that clients can ask for.  [default: all]",
 )
-@click.option("--threads", type=int, metavar="N", help="Of an instance on a CPU.")
-@click.option("--cuda-graphs/--no-cuda-graphs", default=None, help="Of TensorRT.")
+@click.option("--threads", type=int, metavar="N", help="Threads of an instance on a CPU.")
+@click.option(
+    "--cuda-graphs/--no-cuda-graphs", default=None, help="Capture CUDA graphs, in TensorRT."
+)
 @click.option(
     "--warmup/--no-warmup",
     default=None,
@@ -189,6 +219,3 @@ def package(
         keep_config=keep_config,
     )
     return packaged(rows, brief=quiet)
-
-
-common_options(package)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infc import completion
-from infc.options import common_options, progress_of, progress_options, verb_of
+from infc.options.declaring import Group, common_options, verb_of
+from infc.options.workers import progress_of, progress_options
 
 if TYPE_CHECKING:
     from infc.output import Output
 
 
-@click.group()
+@click.group(cls=Group)
 def toolchain() -> None:
     """Install the environments, other than infc's own, that back ends run in.
 
@@ -28,7 +29,7 @@ common_options(toolchain)
 verb = verb_of(toolchain)
 
 
-@verb
+@verb()
 def list_() -> Output:
     """List the toolchains: those infc knows, and your own."""
     from infc import listings
@@ -37,7 +38,7 @@ def list_() -> Output:
     return listings.toolchains_table(toolchains.entries())
 
 
-@verb
+@verb()
 @click.argument("name", shell_complete=completion.toolchains)
 @click.option(
     "--lock",
@@ -57,7 +58,7 @@ def install(name: str, lock: Path | None, force: bool, **rest: Any) -> Output:
     return listings.toolchain_installed(toolchains.entry(name), done.changed, brief=rest["quiet"])
 
 
-@verb
+@verb()
 @click.argument("name", shell_complete=completion.toolchains)
 def remove(name: str) -> Output:
     """Remove the installed toolchain NAME."""
@@ -69,11 +70,17 @@ def remove(name: str) -> Output:
     return Output({"name": name, "files_gone": gone}, f"removed {name}{later}")
 
 
-@verb
+@verb()
 @click.argument("name", shell_complete=completion.toolchains)
 @click.argument("requirements", nargs=-1, metavar="[REQUIREMENT]...")
-@click.option("--python", metavar="3.N", help="[default: NAME's, or the running one]")
-@click.option("--platform", metavar="SYSTEM-MACHINE", help="linux-aarch64.  [default: this one]")
+@click.option(
+    "--python", metavar="3.N", help="Python that it is for.  [default: NAME's, or the running one]"
+)
+@click.option(
+    "--platform",
+    metavar="SYSTEM-MACHINE",
+    help="Machine that it is for: linux-aarch64.  [default: this one]",
+)
 @click.option(
     "--import",
     "imports",
@@ -86,7 +93,7 @@ def remove(name: str) -> Output:
     "-o",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="[default: standard output]",
+    help="File that the lock goes to.  [default: standard output]",
 )
 @progress_options
 def lock(

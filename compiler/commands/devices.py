@@ -1,4 +1,4 @@
-"""`infc device ...`: parse, print. What happens is in `infc.device_server` and TVM's tracker."""
+"""`infc device ...`: what happens is in `infc.device_server` and TVM's tracker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import click
 
 from infc import completion
 from infc.diagnostics import fail
-from infc.options import common_options, limit_options, limits_of, verb_of
+from infc.options.declaring import Group, common_options, verb_of
+from infc.options.target import back_end_options
+from infc.options.workers import limit_options, limits_of
 from infc.request import parse_options
 from infc.targets.tvm_compiler.devices.address import PORT
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from infc.output import Output
 
 
-@click.group()
+@click.group(cls=Group)
 def device() -> None:
     """Devices elsewhere that artifacts are run and tuned on, over TVM RPC.
 
@@ -33,7 +35,7 @@ common_options(device)
 verb = verb_of(device)
 
 
-@verb
+@verb()
 @click.option(
     "--target",
     "-t",
@@ -43,13 +45,7 @@ verb = verb_of(device)
     shell_complete=completion.targets,
     help="What the device is: a target whose back end is `tvm`.",
 )
-@click.option(
-    "-X",
-    "pairs",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="An option of the back end: `-X cpu=cortex-a72`.",
-)
+@back_end_options
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -92,7 +88,7 @@ def server(
     return outputs.Output(document, text)
 
 
-@verb
+@verb()
 @click.option(
     "--bind",
     default="127.0.0.1",

@@ -39,10 +39,9 @@ BACK_ENDS = (
     "mindspore-lite",
     "tensorrt",
     "tensorrt-rtx",
+    "tvm",
 )
 """The back ends that ship with infc; each is a module in this folder, `-` written `_`."""
-FIXED_SHAPES = ("tvm",)
-"""More of them, whose artifact is another one where all shapes are fixed, and the better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,9 @@ class Worker:
     fixed_addresses: bool = False
     """Its memory lies where it lay last time, as far as the system allows: what is built there
     depends on that."""
+    without: tuple[str, ...] = ()
+    """Modules that cannot be imported there, though they may be installed: an SDK looks for them,
+    has no need of them, and takes seconds to import them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +378,7 @@ def module_of(name: str) -> str:
     Raises:
         InfcError: E201 where no back end has that name.
     """
-    if name in (*BACK_ENDS, *FIXED_SHAPES):
+    if name in BACK_ENDS:
         return f"infc.targets.{name.replace('-', '_')}"
     if name in _offered():
         return _offered()[name]

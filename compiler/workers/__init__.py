@@ -9,7 +9,8 @@ The child runs in infc's own environment, or in that of a toolchain: with a scri
 end's own, or with infc's source, which the job says the place of.
 
     job     {"protocol": 1, "module": ..., "script": PATH | "", "packages": {NAME: FOLDER},
-             "action": ..., "payload": {...}, "result": PATH, "memory_bytes": N | null}
+             "action": ..., "payload": {...}, "result": PATH, "memory_bytes": N | null,
+             "fixed_addresses": BOOL, "without": [MODULE, ...]}
     result  {"protocol": 1, "ok": true, "value": {...}}
           | {"protocol": 1, "ok": false, "kind": "refused" | "missing" | "memory" | "diagnosed" |
              "error", "type": ..., "message": ..., "traceback": ..., "diagnostics": [...]}
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -39,6 +41,8 @@ from infc.workers.protocol import PROGRESS, PROTOCOL
 LOG_TAIL_LINES = 12
 POLL_S = 0.2
 """How often the driver looks how far a worker is."""
+LONGEST_WAIT_S = 86400.0
+"""poll(2) takes at most 24 days, in milliseconds."""
 PACKAGES = ("infc", "infc.passes", "infc.targets", "infc.templates")
 """Whose folders a toolchain's interpreter is told; the subpackages lie in them."""
 HERE = Worker()
@@ -86,6 +90,7 @@ def call(job: Call, limits: WorkerLimits, progress: Progress | None = None) -> d
         "result": str(result),
         "memory_bytes": limits.memory_bytes,
         "fixed_addresses": job.worker.fixed_addresses,
+        "without": job.worker.without,
     }
     request.write_text(json.dumps(document), encoding="utf-8")
     start = job.log.stat().st_size if job.log.exists() else 0
@@ -173,15 +178,44 @@ def _wait(
 ) -> int | None:
     """The exit status, or None where the time ran out; passes on what the worker reports."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        left = deadline - time.monotonic()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(max(0.0, min(left, POLL_S) if progress else left))
-        if left <= 0:
-            return None
-        if progress is not None and reported.exists():
-            # It is replaced in one rename: what is there is whole.
-            progress(json.loads(reported.read_text(encoding="utf-8")))
+    with _watched(process) as ended_within:
+        while True:
+            left = deadline - time.monotonic()
+            if ended_within(max(0.0, min(left, POLL_S) if progress else left)):
+                return process.wait()
+            if left <= 0:
+                return None
+            if progress is not None and reported.exists():
+                # It is replaced in one rename: what is there is whole.
+                progress(json.loads(reported.read_text(encoding="utf-8")))
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Iterator[Callable[[float], bool]]:
+    """Yields what waits for the end of `process` so many seconds, and says whether it came.
+
+    `Popen.wait` with a limit looks every 50 ms, which is a tenth of a small job; Linux wakes
+    whoever waits for a descriptor of the process. Source: pidfd_open(2), Linux 5.3.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        yield lambda seconds: _ended_within(process, seconds)
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        yield lambda seconds: bool(poll.poll(min(seconds, LONGEST_WAIT_S) * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _ended_within(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _answer(job: Call, status: int, result: Path, tail: tuple[str, ...]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ def main() -> None:
     if job.get("fixed_addresses"):
         _fix_addresses()
     _take_limits(job["memory_bytes"])
+    for module in job.get("without", ()):
+        sys.modules[module] = None  # type: ignore[assignment]  # an ImportError for who asks
     try:
         answer = {"ok": True, "value": _actions(job)[job["action"]](job["payload"])}
     except Exception as error:

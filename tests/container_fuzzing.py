@@ -145,15 +145,16 @@ def _in_message(name: str, data: bytes, rng: random.Random) -> bytes:
 
 def run_case(path: Path) -> tuple[str, str]:
     """(outcome, detail) of `infc inspect` and of the checks before an import."""
-    from infc import inspection, inspection_results
+    from infc import inspection
     from infc.diagnostics import InfcError
     from infc.frontends import containers
     from infc.frontends.containers import hdf5
     from infc.frontends.sniff import sniff
+    from infc.results import inspections
 
     hdf5.CPU_S = 1  # the library goes round in circles on some of them
     try:
-        output = inspection_results.inspected(inspection.inspect(path))
+        output = inspections.inspected(inspection.inspect(path))
         json.dumps(output.document, ensure_ascii=False).encode()
         output.text.encode()
         for allowed in (True, False):

@@ -21,13 +21,14 @@ from conftest import ROOT
 from onnx import TensorProto, helper, numpy_helper
 
 import infc as api
-from infc import results, targets
+from infc import targets
 from infc.bundle import sha256_of
 from infc.comparison import OutputError
 from infc.divergence import AccuracyResult
 from infc.divergence.layers import INPUT, Layer, expose, layers_of
 from infc.divergence.verdict import Row, State, ceiling_db, first_of, judge, steepest
 from infc.request import Precision
+from infc.results.layers import debugged
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 CHANNELS = 8
@@ -283,7 +284,7 @@ def test_a_bug_of_a_back_end_is_named(
     options = {"operator": operator}
     bundle = compiled(source, "wrong", tmp_path, options=options, verify=False)
     result = api.debug_accuracy(bundle, source)
-    output = results.debugged(result)
+    output = debugged(result)
     assert output.exit_code == 3
     assert output.document["first"] == blamed
     assert output.document["steepest"] == blamed
@@ -294,7 +295,7 @@ def test_a_bug_of_a_back_end_is_named(
     text = unstyle(output.text)
     assert text.startswith(f"{blamed} ({operator}) is the first to diverge in {bundle}: SQNR 20")
     assert re.search(rf"^{blamed} +{operator} +20\.\d dB .*<- diverges$", text, re.MULTILINE)
-    assert results.debugged(result, brief=True).text == blamed
+    assert debugged(result, brief=True).text == blamed
 
 
 def test_a_bug_of_a_fusion_is_found_layer_by_layer(wrong: None, tmp_path: Path) -> None:

@@ -143,7 +143,8 @@ def compile(
         tuning=tuning_of(rest),
     )
     with progress_of(rest) as progress:
-        from infc import bundle, driver, results
+        from infc import bundle, driver
+        from infc.results import compiling
 
         result = driver.compile(request, progress)
     paths = {row.target: row.bundle for row in result.results if row.bundle is not None}
@@ -151,5 +152,5 @@ def compile(
         target: bundle.open_bundle(path, check_hashes=False).manifest
         for target, path in paths.items()
     }
-    told = results.compiled(result, manifests, brief=rest["quiet"])
+    told = compiling.compiled(result, manifests, brief=rest["quiet"])
     return with_packages(told, result, rest, output)

@@ -58,7 +58,8 @@ def optimize(
     """
     inputs, limits, pruning = inputs_of(rest), limits_of(rest), pruning_of(rest)
     with progress_of(rest) as progress:
-        from infc import driver, results
+        from infc import driver
+        from infc.results import graphs
 
         result = driver.optimize(
             model,
@@ -73,7 +74,7 @@ def optimize(
             toolchains=toolchains_of(rest),
             progress=progress,
         )
-    return results.optimized(result, brief=rest["quiet"])
+    return graphs.optimized(result, brief=rest["quiet"])
 
 
 @verb("infc quantize model.onnx -o int8.onnx --scheme onnxruntime --calibration photos")
@@ -111,7 +112,8 @@ def quantize(
     inputs, limits, calibration = inputs_of(rest), limits_of(rest), calibration_of(rest)
     budget, pruning = budget_of(rest), pruning_of(rest)
     with progress_of(rest) as progress:
-        from infc import driver, results
+        from infc import driver
+        from infc.results import graphs
 
         result = driver.quantize(
             model,
@@ -130,4 +132,4 @@ def quantize(
             toolchains=toolchains_of(rest),
             progress=progress,
         )
-    return results.quantized(result, brief=rest["quiet"])
+    return graphs.quantized(result, brief=rest["quiet"])

@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 @path_argument("path", completion.models_and_bundles)
 def inspect(path: Path) -> Output:
     """Show what is in a model file, a bundle or a ranges file."""
-    from infc import inspection, inspection_results
+    from infc import inspection
+    from infc.results import inspections
 
-    return inspection_results.inspected(inspection.inspect(path))
+    return inspections.inspected(inspection.inspect(path))
 
 
 @verb("infc targets", "infc targets jetson")
 @click.argument("name", required=False, shell_complete=completion.targets)
 def targets(name: str | None) -> Output:
     """List the targets, or show one in detail."""
-    from infc import doctor, listings
+    from infc import doctor
     from infc import targets as table
+    from infc.results import listings
 
     if name is None:
         rows = [(t, doctor.available(t)) for t in table.profiles().values()]
@@ -45,8 +47,8 @@ def targets(name: str | None) -> Output:
 @verb()
 def passes() -> Output:
     """List the graph passes, in order."""
-    from infc import listings
     from infc import passes as table
+    from infc.results import listings
 
     return listings.passes_table(table.PIPELINE, table.ORDER)
 
@@ -60,7 +62,7 @@ def doctor(names: tuple[str, ...]) -> Output:
     `java`, a back end or a target.
     """
     from infc import doctor as examination
-    from infc import listings
+    from infc.results import listings
 
     return listings.examined(examination.examine(names))
 
@@ -69,7 +71,7 @@ def doctor(names: tuple[str, ...]) -> Output:
 @click.argument("code", required=False, shell_complete=completion.codes)
 def explain(code: str | None) -> Output:
     """Explain the diagnostic CODE, or list all codes."""
-    from infc import listings
+    from infc.results import listings
 
     return (
         listings.codes_table(CODES.values()) if code is None else listings.explained(look_up(code))

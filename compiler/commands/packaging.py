@@ -67,7 +67,7 @@ def with_packages(
     from infc import packaging
     from infc.bundle import open_bundle
     from infc.output import Output
-    from infc.package_results import packaged
+    from infc.results.packages import packaged
 
     repository = rest["repository"] or output / "triton"
     rows, found = [], list[Diagnostic]()
@@ -205,8 +205,8 @@ def package(
     What is decided once, such as `--queue-delay`, holds for the versions that follow.
     """
     from infc import packaging
-    from infc.package_results import packaged
     from infc.packaging.settings import Settings
+    from infc.results.packages import packaged
 
     # An option that may be repeated is an empty tuple where it is not given.
     given: dict[str, Any] = {k: None if v == () else v for k, v in settings.items()}

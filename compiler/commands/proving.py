@@ -53,7 +53,8 @@ def finish(
     """
     limits, toolchains = limits_of(rest), toolchains_of(rest)
     with progress_of(rest) as progress:
-        from infc import finishing, results
+        from infc import finishing
+        from infc.results import bundles
 
         result = finishing.finish(
             bundle,
@@ -65,7 +66,7 @@ def finish(
             toolchains=toolchains,
             progress=progress,
         )
-    return results.finished(result, brief=rest["quiet"])
+    return bundles.finished(result, brief=rest["quiet"])
 
 
 @verb("infc verify build/model-cpu --through cpp")
@@ -92,7 +93,8 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
     """
     options, limits, toolchains = verify_of(rest), limits_of(rest), toolchains_of(rest)
     with progress_of(rest) as progress:
-        from infc import driver, results
+        from infc import driver
+        from infc.results import bundles
 
         result = driver.verify(
             bundle,
@@ -105,7 +107,7 @@ def verify(bundle: Path, through: str, source: Path | None, **rest: Any) -> Outp
             progress=progress,
             remote=rest["remote"],
         )
-    return results.verified(result)
+    return bundles.verified(result)
 
 
 @verb("infc debug-accuracy build/model-cpu --source model.onnx")
@@ -158,7 +160,8 @@ def debug_accuracy(
     """
     limits, toolchains = limits_of(rest), toolchains_of(rest)
     with progress_of(rest) as progress:
-        from infc import divergence, results
+        from infc import divergence
+        from infc.results import layers as told
 
         result = divergence.debug_accuracy(
             bundle,
@@ -171,7 +174,7 @@ def debug_accuracy(
             allow_pickle=rest["allow_pickle"],
             progress=progress,
         )
-    return results.debugged(result, brief=rest["quiet"])
+    return told.debugged(result, brief=rest["quiet"])
 
 
 @verb("infc bench build/model-cpu --threads 4")
@@ -224,8 +227,9 @@ def bench(
 
     Prints the least, median and greatest latency of one run.
     """
-    from infc import driver, results
+    from infc import driver
     from infc.progress import ProgressLine, Verbosity
+    from infc.results import bundles
 
     sizes, limits, toolchains = parse_dims(dims), limits_of(rest), toolchains_of(rest)
     with ProgressLine(Verbosity.NORMAL) as progress:
@@ -240,4 +244,4 @@ def bench(
             limits=limits,
             toolchains=toolchains,
         )
-    return results.benched(figures)
+    return bundles.benched(figures)

@@ -32,7 +32,7 @@ verb = verb_of(toolchain)
 @verb()
 def list_() -> Output:
     """List the toolchains: those infc knows, and your own."""
-    from infc import listings
+    from infc.results import listings
     from infc.workers import toolchains
 
     return listings.toolchains_table(toolchains.entries())
@@ -50,7 +50,7 @@ def list_() -> Output:
 @progress_options
 def install(name: str, lock: Path | None, force: bool, **rest: Any) -> Output:
     """Install the toolchain NAME, or bring it up to date."""
-    from infc import listings
+    from infc.results import listings
     from infc.workers import installing, toolchains
 
     with progress_of(rest) as progress:
@@ -111,7 +111,7 @@ def lock(
     platform and one Python. Without a REQUIREMENT it is made from those of the toolchain
     that infc knows by that name.
     """
-    from infc import listings
+    from infc.results import listings
     from infc.workers import resolving
 
     with progress_of(rest) as progress:

@@ -114,10 +114,11 @@ def model(
         tuning=replace(budget_for(trials, minutes), remote=rest["remote"]),
     )
     with progress_of(rest) as progress:
-        from infc import tune_results, tuning
+        from infc import tuning
+        from infc.results.tuning import tuned
 
         found = tuning.tune_model(request, progress)
-    return tune_results.tuned(found, brief=rest["quiet"])
+    return tuned(found, brief=rest["quiet"])
 
 
 @verb()
@@ -128,10 +129,11 @@ def show(database: Path, pairs: tuple[str, ...]) -> Output:
 
     Without an argument it is this machine's.
     """
-    from infc import databases, tune_results
+    from infc import databases
+    from infc.results import tuning
 
     path = databases.path_of(database, parse_options(pairs))
-    return tune_results.shown(path, databases.read(path))
+    return tuning.shown(path, databases.read(path))
 
 
 @verb()
@@ -139,10 +141,11 @@ def show(database: Path, pairs: tuple[str, ...]) -> Output:
 @database_output
 def merge(files: tuple[Path, ...], output: Path) -> Output:
     """Put the records of several databases together, the better ones where they have the same."""
-    from infc import databases, tune_results
+    from infc import databases
+    from infc.results import tuning
 
     paths = [databases.path_of(file, {}) for file in files]
-    return tune_results.written("merged", output, databases.merge(paths, output))
+    return tuning.written("merged", output, databases.merge(paths, output))
 
 
 @verb()
@@ -151,10 +154,11 @@ def merge(files: tuple[Path, ...], output: Path) -> Output:
 @back_end_options
 def export(database: Path, output: Path, pairs: tuple[str, ...]) -> Output:
     """Write what a build needs of a database, for `infc compile --tuning-database`."""
-    from infc import databases, tune_results
+    from infc import databases
+    from infc.results import tuning
 
     path = databases.path_of(database, parse_options(pairs))
-    return tune_results.written("exported", output, databases.export(path, output))
+    return tuning.written("exported", output, databases.export(path, output))
 
 
 @verb()
@@ -173,9 +177,10 @@ def prune(database: Path, pairs: tuple[str, ...], gain: float) -> Output:
 
     A tuning that goes on afterwards tries everything once more.
     """
-    from infc import databases, tune_results
+    from infc import databases
+    from infc.results import tuning
 
     path = databases.path_of(database, parse_options(pairs))
     if not path.exists():
         raise fail("E209", f"there is no tuning database `{path}`")
-    return tune_results.written("pruned", path, databases.prune(path, gain / 100))
+    return tuning.written("pruned", path, databases.prune(path, gain / 100))

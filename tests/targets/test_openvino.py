@@ -12,10 +12,11 @@ import onnx
 import pytest
 from conformance_models import CASES, model, random
 
-from infc import driver, results
+from infc import driver
 from infc.diagnostics import InfcError
 from infc.input_spec import InputSpec
 from infc.request import Precision, Request
+from infc.results import bundles
 from infc.signature import TensorSpec
 from infc.targets import BackEndError, BuildJob, RunJob, Target, look_up, openvino, openvino_sdk
 
@@ -187,11 +188,11 @@ def test_the_manifest_says_where_it_was_verified(tmp_path: Path) -> None:
     assert manifest["target"]["device"] == "NPU"
     verified = driver.verify(result.bundle)
     assert (verified.device, verified.ran_on) == ("NPU", "CPU")
-    assert "input sets, on CPU: NPU is absent here" in results.verified(verified).text
-    assert results.verified(verified).document["ran_on"] == "CPU"
+    assert "input sets, on CPU: NPU is absent here" in bundles.verified(verified).text
+    assert bundles.verified(verified).document["ran_on"] == "CPU"
     figures = driver.bench(result.bundle, runs=1, warmup=0)
     assert (figures["device"], figures["ran_on"]) == ("NPU", "CPU")
-    assert "on CPU: NPU is absent here" in results.benched(figures).text
+    assert "on CPU: NPU is absent here" in bundles.benched(figures).text
 
 
 def test_the_wheel_is_an_sdk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ import click
 from infc.formatting import columns, count, format_seconds
 from infc.outcomes import TuneResult
 from infc.output import Output
-from infc.results import labelled, tuned_text
+from infc.results.figures import tuned_text
+from infc.results.text import labelled
 
 if TYPE_CHECKING:
     from infc.databases import Database

@@ -14,7 +14,7 @@ import click
 from infc.diagnostics import Code, ExitCode
 from infc.formatting import columns, count, format_bytes
 from infc.output import Output
-from infc.results import labelled, paired, wrapped
+from infc.results.text import labelled, paired, wrapped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import click
 from infc.formatting import count
 from infc.output import Output
 from infc.packaging import Packaged
-from infc.results import labelled
+from infc.results.text import labelled
 
 
 def packaged(rows: Sequence[Packaged], *, brief: bool = False) -> Output:

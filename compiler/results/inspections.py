@@ -11,7 +11,8 @@ import click
 from infc.diagnostics import printable
 from infc.formatting import columns, count, format_affine, format_bytes, format_shape
 from infc.output import Output
-from infc.results import LABEL_WIDTH, labelled, paired, verdict, wrapped
+from infc.results.figures import verdict
+from infc.results.text import LABEL_WIDTH, labelled, paired, wrapped
 
 MAX_TENSORS = 20
 MAX_OPERATORS = 60

@@ -108,9 +108,7 @@ def examine(names: Iterable[str] = ()) -> Examination:
     Raises:
         InfcError: E110 for a name that is neither.
     """
-    ends = [
-        _back_end(targets.back_end(name)) for name in (*targets.BACK_ENDS, *targets.FIXED_SHAPES)
-    ]
+    ends = [_back_end(targets.back_end(name)) for name in targets.BACK_ENDS]
     environments = [_toolchain(entry) for entry in toolchains.entries()]
     groups = (_base(), *ends, *environments, *_compilers())
     required = tuple(dict.fromkeys(("base", *(_group_named(name, groups) for name in names))))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from infc.targets import BACK_ENDS, FIXED_SHAPES, back_end
+from infc.targets import BACK_ENDS, back_end
 
 VERDICTS = ("right", "refused", "wrong", "crashed")
 Rows = Sequence[Mapping[str, Any]]
@@ -37,8 +37,7 @@ def write(results: Path, file: Path) -> None:
     import onnx
     from node_tests import read_results
 
-    names = (*BACK_ENDS, *FIXED_SHAPES)
-    found = {n: list(read_results(results / f"{n}.jsonl").values()) for n in names}
+    found = {n: list(read_results(results / f"{n}.jsonl").values()) for n in BACK_ENDS}
     found = {name: rows for name, rows in found.items() if rows}
     text = HEAD.format(version=onnx.__version__)
     text += "".join(_summary(name, rows) for name, rows in found.items())

@@ -23,7 +23,7 @@ from infc import driver
 from infc.cli import cleaning_up, cli
 from infc.diagnostics import CODES, Diagnostic, InfcError, Severity
 from infc.passes import pass_names
-from infc.targets import BACK_ENDS, FIXED_SHAPES, profiles
+from infc.targets import BACK_ENDS, profiles
 from infc.workers import toolchains
 
 INFC = [sys.executable, "-c", "from infc.cli import main; main()"]
@@ -505,7 +505,7 @@ def test_doctor_finds_what_is_installed_and_imports_no_sdk() -> None:
     document = json.loads(done.stdout)
     groups = {group["name"]: group for group in document["groups"]}
     environments = [f"toolchain {entry.name}" for entry in toolchains.entries()]
-    assert list(groups) == ["base", *BACK_ENDS, *FIXED_SHAPES, *environments, "cpp", "java"]
+    assert list(groups) == ["base", *BACK_ENDS, *environments, "cpp", "java"]
     assert groups["base"]["ready"]
     found = {item["name"]: item["found"] for item in groups["base"]["items"]}
     assert {"onnx", "onnx-ir", "numpy", "onnxruntime", "click"} <= set(found)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,9 +13,8 @@ import verdicts
 from conftest import ROOT
 
 from infc import driver
-from infc.input_spec import InputSpec
 from infc.request import Request, VerifyOptions
-from infc.targets import BACK_ENDS, FIXED_SHAPES
+from infc.targets import BACK_ENDS
 
 sys.path.append(str(ROOT / "scripts"))
 
@@ -29,15 +27,6 @@ def ready(need_tool: Callable[[str], str], need_back_end: Callable[[str], None])
     need_tool("cmake")
     for name in BACK_ENDS:
         need_back_end(name)
-
-
-def compiled(path: Path, folder: Path, shape: str, **options: Any) -> list[driver.TargetResult]:
-    """A bundle for each back end, of the `shape` of `x` where shapes have to be fixed."""
-    requests = (
-        Request(path, BACK_ENDS, folder, **options),
-        Request(path, FIXED_SHAPES, folder, inputs=(InputSpec.parse(f"x={shape}"),), **options),
-    )
-    return [row for request in requests for row in driver.compile(request).results]
 
 
 def read(path: Path, folder: Path) -> Path:
@@ -59,8 +48,7 @@ def test_hand_keypoint_keeps_its_accuracy(ready: None, models: Path, tmp_path: P
     answers = onnx_answers(path, rows[:, 1:])
     assert (answers.argmax(1) == rows[:, 0]).mean() == pytest.approx(0.965, abs=5e-4)
     verify = VerifyOptions(data=tmp_path / "rows.npz")
-    shape = f"{KEYPOINTS}x{rows.shape[1] - 1}"
-    for row in compiled(path, tmp_path / "build", shape, verify=verify):
+    for row in driver.compile(Request(path, BACK_ENDS, tmp_path / "build", verify=verify)).results:
         assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
         assert row.verification["verdict"] == verdicts.expected(row.target)
         if row.verification["verdict"] != "passed":
@@ -79,10 +67,11 @@ def onnx_answers(path: Path, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.models
-@pytest.mark.parametrize(("name", "shape"), [("ad01", "1x640"), ("pretrainedResnet", "1x32x32x3")])
-def test_mlperf_tiny(ready: None, models: Path, tmp_path: Path, name: str, shape: str) -> None:
+@pytest.mark.parametrize("name", ["ad01", "pretrainedResnet"])
+def test_mlperf_tiny(ready: None, models: Path, tmp_path: Path, name: str) -> None:
     path = read(models / "mlperf_tiny" / f"{name}.h5", tmp_path)
-    for row in compiled(path, tmp_path / "build", shape, loaders=("cpp",)):
+    request = Request(path, BACK_ENDS, tmp_path / "build", loaders=("cpp",))
+    for row in driver.compile(request).results:
         assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
         assert row.verification["verdict"] == verdicts.expected(row.target)
         if row.verification["verdict"] == "passed":

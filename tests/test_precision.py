@@ -48,8 +48,7 @@ def net(path: Path, text: str = NET, gain: float = 1.0) -> Path:
 
 
 def reduced() -> list[tuple[str, Precision]]:
-    names = (*targets.BACK_ENDS, *targets.FIXED_SHAPES)
-    ends = [targets.back_end(name) for name in names]
+    ends = [targets.back_end(name) for name in targets.BACK_ENDS]
     return [
         (end.NAME, p)
         for end in ends

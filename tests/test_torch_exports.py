@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from infc import driver
 from infc.request import Request
-from infc.targets import BACK_ENDS, FIXED_SHAPES
+from infc.targets import BACK_ENDS
 
 ARCHITECTURES = ("resnet18", "mobilenetv2")
 IMAGE = 64
@@ -51,8 +51,7 @@ def test_an_exported_network(
     import torch
 
     need_tool("cmake")
-    targets = (*BACK_ENDS, *FIXED_SHAPES)
-    for back_end in targets:
+    for back_end in BACK_ENDS:
         need_back_end(back_end)
     make = dict(bench_models.architectures())[name]
     torch.manual_seed(0)
@@ -69,7 +68,7 @@ def test_an_exported_network(
             external_data=False,
             verbose=False,
         )
-    result = driver.compile(Request(path, targets, tmp_path / "build", loaders=("cpp",)))
+    result = driver.compile(Request(path, BACK_ENDS, tmp_path / "build", loaders=("cpp",)))
     for row in result.results:
         assert row.bundle is not None, "\n".join(d.render() for d in row.diagnostics)
         assert row.verification["verdict"] == verdicts.expected(row.target)

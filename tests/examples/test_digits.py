@@ -20,7 +20,7 @@ from programs import EXAMPLES, Example
 
 import infc
 from infc.bundle import open_bundle
-from infc.targets import BACK_ENDS, FIXED_SHAPES
+from infc.targets import BACK_ENDS
 
 DIGITS = EXAMPLES / "digits"
 EXAMPLE = Example("digits", "classify", "Classify")
@@ -74,7 +74,7 @@ def test_training(train: ModuleType, tmp_path: Path) -> None:
     assert (tmp_path / "digits.csv").read_bytes() == (DIGITS / "digits.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", (*BACK_ENDS, *FIXED_SHAPES))
+@pytest.mark.parametrize("name", BACK_ENDS)
 @pytest.mark.xdist_group("examples")
 def test_programs(
     name: str,

@@ -12,7 +12,7 @@ from programs import EXAMPLES, Example
 
 import infc
 from infc.bundle import open_bundle
-from infc.targets import BACK_ENDS, FIXED_SHAPES
+from infc.targets import BACK_ENDS
 
 FACES = EXAMPLES / "ultraface"
 EXAMPLE = Example("ultraface", "faces", "Faces")
@@ -55,7 +55,7 @@ def test_reference_finds_faces(prepared: Path, reference: list[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", (*BACK_ENDS, *FIXED_SHAPES))
+@pytest.mark.parametrize("name", BACK_ENDS)
 def test_programs_find_the_same_faces(
     name: str,
     models: Path,

@@ -54,6 +54,7 @@ def render(
         "mindspore-lite": "model.ms",
         "tensorrt-rtx": "model.engine",
         "tensorrt": "model.engine",
+        "tvm": "model.vm.so",
     }[end]
     (folder / "model").mkdir(parents=True)
     (folder / "model" / entry).write_bytes(b"artifact")

@@ -16,7 +16,7 @@ import verdicts
 from conformance_models import CASES, foreign_operators
 from onnx.reference import ReferenceEvaluator
 
-from infc import building, driver, handed_over, verification
+from infc import building, driver, handed_over
 from infc.bundle import Bundle, open_bundle
 from infc.comparison import THRESHOLDS, compare, require
 from infc.diagnostics import Diagnostic, InfcError
@@ -26,7 +26,8 @@ from infc.frontends import Reading
 from infc.input_spec import InputSpec
 from infc.request import Precision, Request, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
-from infc.targets import BACK_ENDS, FIXED_SHAPES, Target, back_end, look_up
+from infc.targets import BACK_ENDS, Target, back_end, look_up
+from infc.verification.sets import Sets, recorded_sets
 from infc.workers.versions import versions
 
 Refusal = tuple[str, tuple[str, ...]]
@@ -79,7 +80,7 @@ DEFERRED_PARTS = {"BUILD.md", "build.json", "build_engine.py", "finish", "finish
 """What a bundle holds, and one whose engine is built on the device besides."""
 
 
-@pytest.fixture(params=(*BACK_ENDS, *FIXED_SHAPES))
+@pytest.fixture(params=BACK_ENDS)
 def name(request: pytest.FixtureRequest, need_back_end: Any) -> str:
     """The name of each back end that infc ships."""
     need_back_end(request.param)
@@ -118,7 +119,7 @@ def test_compiles_and_answers_as_onnx_says(name: str, case: str, tmp_path: Path)
     # Other inputs than the verification's, run by the worker, judged by ONNX's own evaluator.
     feeds = make_feeds(bundle.inputs, VerifyOptions(seed=1, samples=1))[-1:]
     folders = write_feeds(feeds, tmp_path)
-    sets = verification.Sets(folders, folders)
+    sets = Sets(folders, folders)
     target = Target.from_json(bundle.manifest["target"])
     types = {s.name: s.dtype for s in bundle.outputs}
     if verdict != "passed":
@@ -144,7 +145,7 @@ def evaluate(source: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_again(
-    sets: verification.Sets, target: Target, entry: Path, types: dict[str, str], folder: Path
+    sets: Sets, target: Target, entry: Path, types: dict[str, str], folder: Path
 ) -> dict[str, Any]:
     """Run an artifact on one set of inputs, through the worker; `types` are its outputs'."""
     from infc import workers
@@ -167,7 +168,7 @@ def run_again(
 
 
 def run_graph_again(
-    sets: verification.Sets, target: Target, subject: Bundle, source: Path, folder: Path
+    sets: Sets, target: Target, subject: Bundle, source: Path, folder: Path
 ) -> dict[str, Any]:
     """Run what the artifact was built of, made again: the artifact itself cannot run here."""
     how, limits = Reading(folder / "reading"), WorkerLimits(timeout_s=120)
@@ -175,8 +176,8 @@ def run_graph_again(
     rebuilt = rebuilding.rebuild(subject, target, loaded, (), folder / "rebuilt", limits)
     rebuilt.end.legalize(rebuilt.model, target)
     building.save_model(rebuilt.model, folder / "graph.onnx")
-    recorded = verification.recorded_sets(subject)
-    sets = verification.Sets(sets.feeds, recorded.reference[:1])
+    recorded = recorded_sets(subject)
+    sets = Sets(sets.feeds, recorded.reference[:1])
     (answers,) = handed_over.run_graph(
         sets, target, folder / "graph.onnx", folder / "again", limits
     )

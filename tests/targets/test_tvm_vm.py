@@ -14,7 +14,6 @@ import onnxruntime
 import pytest
 from onnx import helper, parser
 
-import infc
 from infc import loaders
 from infc.diagnostics import InfcError
 from infc.native_runs import loader_bundle
@@ -223,38 +222,6 @@ def test_a_wrong_input_is_refused(tvm_is_there: None, tmp_path: Path) -> None:
     job, _ = build(attention(), tmp_path)
     with pytest.raises(BackEndError):
         tvm.open(job)({"x": np.zeros((1, 3, 47), np.float32)})
-
-
-def test_a_loader_in_cpp(
-    tvm_is_there: None, need_tool: Callable[[str], str], tmp_path: Path
-) -> None:
-    need_tool("cmake")
-    model = tmp_path / "m.onnx"
-    onnx.save(attention(), model)
-    (made,) = infc.compile(model, "tvm", tmp_path / "build").results
-    assert made.bundle is not None
-    result = infc.verify(made.bundle, through="cpp")
-    assert result.errors and all(error.ok for error in result.errors)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_of_a_loader(
-    tvm_is_there: None, need_tool: Callable[[str], str], tmp_path: Path, threads: int
-) -> None:
-    need_tool("cmake")
-    model = convolutions()
-    job, _ = build(model, tmp_path / "built")
-    signature = specs(model.graph.input), specs(model.graph.output)
-    bundle = loader_bundle(job.entry, job.target, *signature, tmp_path / "bundle")
-    x = np.random.default_rng(5).standard_normal((3, 3, 20, 14)).astype(np.float32)
-    save_tensors(tmp_path / "in", {"x": x})
-    loaders.run_through(
-        bundle, "cpp", [tmp_path / "in"], [tmp_path / "out"], tmp_path, WorkerLimits(), threads
-    )
-    from infc.signature import load_tensors
-
-    answer = load_tensors(tmp_path / "out")["y"]
-    assert np.abs(answer - tvm.open(job)({"x": x})["y"]).max() <= 1e-6
 
 
 def test_a_loader_refuses_a_library_of_another_tvm(

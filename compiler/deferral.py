@@ -31,7 +31,7 @@ from infc.request import Precision, Request, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
 from infc.targets import Artifact, BackEnd, Target, back_end
 from infc.targets.abilities import Deferring, deferral_of
-from infc.verification import Sets
+from infc.verification.sets import Sets
 from infc.workers.versions import NOTE
 
 if TYPE_CHECKING:

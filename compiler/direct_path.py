@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import latency, workers
+from infc import turns, workers
 from infc.bundle import sha256_of
 from infc.diagnostics import InfcError, fail
 from infc.front import Optimized
@@ -40,8 +40,7 @@ FRAMEWORK = "pytorch"
 CLEARLY = 0.85
 """The part of the graph's time that the direct one takes at most, to be kept."""
 
-ROUNDS = 3
-"""Every run of an artifact starts a process, which imports torch."""
+ROUNDS = 5
 
 Build = Callable[[Path], Artifact]
 """Builds the artifact of the graph in a folder."""
@@ -201,9 +200,9 @@ def _race(
         graph[0] / "model" / graph[1].entry,
         direct[0] / "direct" / "model" / direct[1].entry,
     ]
-    subjects = [latency.Subject(target, entry, optimized.signature) for entry in entries]
     place = cache_folder() / "paths" / f"{_key(target, entries)}.json"
-    figures = latency.race(subjects, direct[0] / "race", request.limits, ROUNDS)
+    scratch = direct[0] / "race"
+    figures = turns.race(entries, target, optimized.signature, ROUNDS, scratch, request.limits)
     through, straight = (statistics.median(column) for column in zip(*figures, strict=True))
     ratios = [b / a for a, b in figures]
     ratio = statistics.median(ratios)

@@ -17,7 +17,8 @@ from infc.diagnostics import InfcError, fail
 from infc.request import Precision, WorkerLimits
 from infc.signature import load_tensors
 from infc.targets import Target, module_of
-from infc.verification import UNOPTIMIZED, Sets, compare_sets, run_entry
+from infc.verification.running import UNOPTIMIZED, run_entry
+from infc.verification.sets import Sets, compare_sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -23,7 +23,7 @@ from infc.formatting import format_seconds
 from infc.request import WorkerLimits
 from infc.signature import TensorSpec
 from infc.targets import Target
-from infc.verification import Timing, bench_in_worker
+from infc.verification.timing import Timing, bench_in_worker
 
 ROUNDS = 5
 ROUND_MS = 400.0
@@ -60,9 +60,7 @@ def require(
     return judge(options, int8.target.name, race(subjects, scratch, limits))
 
 
-def race(
-    subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits, rounds: int = ROUNDS
-) -> list[list[float]]:
+def race(subjects: Sequence[Subject], scratch: Path, limits: WorkerLimits) -> list[list[float]]:
     """Time the artifacts in turns: for each round the median of each, in ms.
 
     Raises:
@@ -91,7 +89,7 @@ def race(
     counts = [_runs(time_ms(*pair, LEAST_RUNS)) for pair in pairs]
     return [
         [time_ms(*pair, count) for pair, count in zip(pairs, counts, strict=True)]
-        for _ in range(rounds)
+        for _ in range(ROUNDS)
     ]
 
 

@@ -19,7 +19,7 @@ from infc.feeds import make_feeds, write_feeds
 from infc.quantization import Range
 from infc.request import CalibrationOptions, VerifyOptions, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
-from infc.verification import UNOPTIMIZED, run_entry
+from infc.verification.running import UNOPTIMIZED, run_entry
 
 if TYPE_CHECKING:
     import onnx_ir as ir

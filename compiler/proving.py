@@ -15,7 +15,6 @@ from infc import (
     native_types,
     pruning,
     targets,
-    verification,
 )
 from infc.bundle import Bundle
 from infc.diagnostics import fail
@@ -25,9 +24,12 @@ from infc.frontends.frameworks import of_back_ends
 from infc.outcomes import Progress, VerifyResult, silent
 from infc.reference import reference_sets
 from infc.request import VerifyOptions, WorkerLimits
+from infc.scratch import scratch_folder
 from infc.targets import Target, back_end
 from infc.targets.abilities import remote_of
-from infc.verification import Sets
+from infc.verification.running import run_artifact
+from infc.verification.sets import Sets, compare_sets, recorded_sets
+from infc.verification.timing import Timing, bench_in_worker
 
 
 def verify(
@@ -58,7 +60,7 @@ def verify(
     if remote:
         _require_remote(remote, target, through)
     threshold = comparison.THRESHOLDS[target.precision]
-    with verification.scratch_folder() as scratch:
+    with scratch_folder() as scratch:
         if source is not None:
             progress("", "running the source model")
             place, given = scratch / "source", toolchains or {}
@@ -70,10 +72,10 @@ def verify(
             native = native_types.converted((*subject.inputs, *subject.outputs))
             sets = replace(sets, native=native)
         else:
-            sets = verification.recorded_sets(subject)
+            sets = recorded_sets(subject)
         progress("", f"running the artifact {f'on {remote}' if remote else f'through {through}'}")
         answers, ran_on = _run_bundle(subject, target, sets, through, scratch, limits, remote)
-        errors = verification.compare_sets(sets, answers, threshold)
+        errors = compare_sets(sets, answers, threshold)
     code = "E602" if through == "runtime" else "E603"
     through, device = remote or through, remote or target.device
     comparison.require(errors, code, f"`{path}` through {through}", "compile the model again")
@@ -100,12 +102,12 @@ def bench(
         InfcError: E110 for an unknown dimension, E702, and what running may raise.
     """
     subject, target = _open(path, toolchains)
-    with verification.scratch_folder() as scratch:
+    with scratch_folder() as scratch:
         feeds = typical_feeds(subject.inputs, dims or {})
         (folder,) = write_feeds([feeds], scratch)
-        timing = verification.Timing(runs, warmup, threads)
+        timing = Timing(runs, warmup, threads)
         if through == "runtime":
-            figures = verification.bench_in_worker(subject, folder, timing, scratch / "run", limits)
+            figures = bench_in_worker(subject, folder, timing, scratch / "run", limits)
         else:
             figures = loaders.bench_through(subject, through, folder, timing, scratch, limits)
             figures = {**figures, "ran_on": _loader_device(subject, target)}
@@ -163,7 +165,7 @@ def _run_bundle(
     """The folders of the answers, and the device that gave them."""
     if through == "runtime":
         place = scratch / "run"
-        return verification.run_artifact(sets, target, subject.entry, place, limits, 1, remote)
+        return run_artifact(sets, target, subject.entry, place, limits, 1, remote)
     answers = tuple(scratch / f"outputs-{i}" for i in range(len(sets.feeds)))
     feeds = native_types.encoded(sets.feeds, sets.native, scratch / "native")
     loaders.run_through(subject, through, feeds, answers, scratch, limits)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc import building, comparison, frontends, pipeline, verification
+from infc import building, comparison, frontends, pipeline
 from infc.diagnostics import InfcError, fail
 from infc.feeds import shape_at
 from infc.formatting import count
@@ -28,7 +28,8 @@ from infc.prune_options import PruneOptions
 from infc.reference import Reference
 from infc.request import PassOptions, Precision, WorkerLimits
 from infc.signature import TensorSpec, load_tensors
-from infc.verification import UNOPTIMIZED, Sets
+from infc.verification.running import UNOPTIMIZED, run_entry
+from infc.verification.sets import Sets, compare_sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -145,9 +146,7 @@ def _run(
     folder.mkdir(exist_ok=True)
     names = list(load_tensors(feeds[0])), [s.name for s in outputs]
     what = "the pruned graph"
-    return verification.run_entry(
-        ONNX_RUNTIME, model, UNOPTIMIZED, feeds, names, folder, limits, what
-    )
+    return run_entry(ONNX_RUNTIME, model, UNOPTIMIZED, feeds, names, folder, limits, what)
 
 
 def _require_silence(
@@ -165,7 +164,7 @@ def _require_silence(
 
     def check(sets: Sets) -> tuple[comparison.OutputError, ...]:
         answers = _run(folder / "model.onnx", sets.feeds, outputs, folder, limits)
-        errors = verification.compare_sets(sets, answers, comparison.THRESHOLDS[Precision.FP32])
+        errors = compare_sets(sets, answers, comparison.THRESHOLDS[Precision.FP32])
         comparison.require(errors, "E601", what, "")
         return errors
 
@@ -186,7 +185,7 @@ def _changes(
     folder = stage / "changes"
     folder.mkdir()
     answers = _run(pruned.reference.entry, sets.feeds, outputs, folder, limits)
-    rows = [error.to_json() for error in verification.compare_sets(sets, answers, ANYTHING)]
+    rows = [error.to_json() for error in compare_sets(sets, answers, ANYTHING)]
     return [{k: v for k, v in row.items() if k != "ok"} for row in rows]
 
 

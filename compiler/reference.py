@@ -16,7 +16,8 @@ from infc.request import Precision, VerifyOptions, WorkerLimits
 from infc.signature import load_tensors
 from infc.source_precision import quantities, source_precisions
 from infc.targets import Target, back_end
-from infc.verification import UNOPTIMIZED, Sets, compare_sets, run_entry
+from infc.verification.running import UNOPTIMIZED, run_entry
+from infc.verification.sets import Sets, compare_sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir

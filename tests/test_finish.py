@@ -24,11 +24,12 @@ from command import Done, infc, write_model
 from conftest import ROOT
 
 import infc as api
-from infc import deferral, report, verification
+from infc import deferral, report
 from infc.bundle import open_bundle, sha256_of
 from infc.device import completing, producing, requirements, trtexec
 from infc.device.device_error import DeviceError
 from infc.diagnostics import InfcError
+from infc.verification import sets
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 STAND_IN = ("--stand-in", "tensorrt_rtx")
@@ -231,7 +232,7 @@ def test_a_deferred_bundle_keeps_an_input_set_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one the engine could not be proved on the device."""
-    monkeypatch.setattr(verification, "RECORDED_BYTES", 1)
+    monkeypatch.setattr(sets, "RECORDED_BYTES", 1)
     done = infc("compile", DIGITS, "-t", "jetson", "-t", "cpu", "-o", tmp_path, "-q")
     assert done.status == 0, done.err
     for line in done.out.split():

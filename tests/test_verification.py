@@ -10,12 +10,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from infc import driver, verification
+from infc import driver
 from infc.bundle import open_bundle
 from infc.diagnostics import ExitCode, InfcError, fail
 from infc.feeds import make_feeds, typical_feeds
 from infc.input_spec import InputSpec
 from infc.request import Request, VerifyOptions
+from infc.scratch import scratch_folder
 from infc.signature import TensorSpec, load_tensors, save_tensors
 
 
@@ -175,7 +176,7 @@ def test_a_full_temporary_folder_is_e701(monkeypatch: pytest.MonkeyPatch) -> Non
     """Whatever it was that a worker or a compiler stumbled over."""
     usage = type("Usage", (), {"free": 0})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InfcError) as error, verification.scratch_folder():
+    with pytest.raises(InfcError) as error, scratch_folder():
         raise fail("E703", "the compiler said something strange")
     (diagnostic,) = error.value.diagnostics
     assert diagnostic.code == "E701"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from infc import beside, building, latency, mixed_precision, native_types, precision, verification
+from infc import beside, building, latency, mixed_precision, native_types, precision
 from infc.assembly.job import Job
 from infc.assembly.lowering import Legal
 from infc.assembly.production import Product
 from infc.latency import Subject
 from infc.request import Precision
 from infc.targets.abilities import peer_of
+from infc.verification.running import UNOPTIMIZED
 
 
 def hold(job: Job, legal: Legal, product: Product) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _subject(job: Job, legal: Legal, product: Product) -> Subject:
     """What is run: the artifact, or in ONNX Runtime the graph that it was built of."""
     if not job.absent:
         return Subject(job.target, product.entry, legal.native.signature)
-    stand_in = replace(verification.UNOPTIMIZED, name=job.target.name)
+    stand_in = replace(UNOPTIMIZED, name=job.target.name)
     return Subject(stand_in, product.graph, legal.native.signature)
 
 

@@ -11,7 +11,7 @@ from infc.assembly.lowering import Legal
 from infc.assembly.production import Product
 from infc.comparison import OutputError
 from infc.reference import Reference, describe
-from infc.verification import Sets
+from infc.verification.sets import Sets, record_sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def prove(job: Job, legal: Legal, product: Product) -> Proof:
         found = _compared(job, legal, product, reference)
         # The device has nothing else to prove the engine with.
         least = 0 if job.deferred is None else 1
-        verification.record_sets(reference.sets, job.finished, least)
+        record_sets(reference.sets, job.finished, least)
     if job.deferred is None:
         return Proof(found, {})
     sets = reference.sets if reference is not None else None

@@ -33,14 +33,10 @@ from infc.frontends.frameworks import of_back_ends
 from infc.frontends.recorded import reading_of
 from infc.reference import reference_sets
 from infc.request import Precision, VerifyOptions, WorkerLimits
+from infc.scratch import scratch_folder
 from infc.targets import Artifact, Target
-from infc.verification import (
-    Sets,
-    compare_sets,
-    recorded_sets,
-    run_artifact,
-    scratch_folder,
-)
+from infc.verification.running import run_artifact
+from infc.verification.sets import Sets, compare_sets, recorded_sets
 
 Progress = Callable[[str, str], None]
 """Called with ("", what is being done now)."""

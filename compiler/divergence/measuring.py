@@ -21,7 +21,8 @@ from infc.divergence.rebuilding import Rebuilt
 from infc.request import Precision, WorkerLimits
 from infc.signature import TensorSpec, load_tensors, save_tensors
 from infc.targets import Artifact
-from infc.verification import UNOPTIMIZED, Sets, compare_sets, run_artifact, run_entry
+from infc.verification.running import UNOPTIMIZED, run_artifact, run_entry
+from infc.verification.sets import Sets, compare_sets
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,7 +18,7 @@ from infc.targets import Artifact, Target, back_end
 from infc.targets.abilities import absence_of, cross_of
 
 if TYPE_CHECKING:
-    from infc.verification import Timing
+    from infc.verification.timing import Timing
 
 
 def possible(target: Target, languages: Sequence[str]) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from infc.mixed_precision.worker import misses
 from infc.request import Precision, WorkerLimits
 from infc.signature import load_tensors
 from infc.targets import Target
-from infc.verification import run_artifact
+from infc.verification.running import run_artifact
 
 if TYPE_CHECKING:
     from infc.quantization import Scheme

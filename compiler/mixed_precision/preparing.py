@@ -19,7 +19,8 @@ from infc.places import cache_folder
 from infc.quantizing import Calibrated
 from infc.request import CalibrationOptions, WorkerLimits
 from infc.signature import TensorSpec
-from infc.verification import UNOPTIMIZED, Sets, run_entry
+from infc.verification.running import UNOPTIMIZED, run_entry
+from infc.verification.sets import Sets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -96,6 +97,10 @@ def prepare(
         "feeds": [str(folder.resolve()) for folder in feeds],
         "reference": [str(folder.resolve()) for folder in answers],
         "calibration": {"method": calibration.method, "percentile": calibration.percentile},
+        "methods": {
+            name: [method.name, method.percentile]
+            for name, method in (calibrated.methods if calibrated is not None else {}).items()
+        },
         "labelled": {"feeds": []},
         "budget": asdict(options),
     }
@@ -166,6 +171,7 @@ def _sensitivity(
     stable = bool(data) and (not row["feeds"] or (options.metric == TOP1 and row["data"]))
     key = cache_key(
         *(model, data, row.get("data"), job["calibration"], scheme_to_json(CANONICAL)),
+        *((job["methods"].get(CANONICAL.name),) if job["methods"] else ()),
         *(MEASURED_RUNS, MEASURED_LABELLED),
     )
     place = cache_folder() / "sensitivity" / f"{key}.json"

@@ -78,7 +78,7 @@ def resolve(
     wanted = _requirements(python, requirements)
     elsewhere = _elsewhere(platform, python)
     interpreter = interpreters.find(python)
-    from infc.verification import scratch_folder
+    from infc.scratch import scratch_folder
 
     with scratch_folder() as scratch:
         folder = scratch.resolve()

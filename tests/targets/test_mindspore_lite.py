@@ -22,7 +22,8 @@ from infc.request import WorkerLimits
 from infc.signature import save_tensors
 from infc.targets import look_up
 from infc.targets import mindspore_lite as end
-from infc.verification import Sets
+from infc.verification.running import run_artifact
+from infc.verification.sets import Sets, compare_sets
 
 LIMITS = WorkerLimits(timeout_s=120)
 ROWS, WIDTH = 8, 32
@@ -88,8 +89,8 @@ def test_a_kernel_that_is_wrong_on_several_threads_is_caught(
     x = np.random.default_rng(1).standard_normal((ROWS, WIDTH)).astype(np.float32)
     sets, artifact = one_set(model, {"x": x}, tmp_path), converted(model, tmp_path / "raw")
     target = look_up("mindspore-lite")
-    answers, _ = verification.run_artifact(sets, target, artifact, tmp_path / "one", LIMITS)
-    (alone,) = verification.compare_sets(sets, answers, verification.THRESHOLDS[target.precision])
+    answers, _ = run_artifact(sets, target, artifact, tmp_path / "one", LIMITS)
+    (alone,) = compare_sets(sets, answers, verification.THRESHOLDS[target.precision])
     assert alone.ok
     with pytest.raises(InfcError) as caught:
         verification.check_artifact(sets, target, artifact, tmp_path / "s", LIMITS)

@@ -19,7 +19,7 @@ from onnx import helper, parser
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
-from infc import building, comparison, verification, workers
+from infc import building, comparison, workers
 from infc.comparison import THRESHOLDS
 from infc.diagnostics import InfcError
 from infc.request import Precision, WorkerLimits
@@ -27,6 +27,8 @@ from infc.signature import load_tensors, save_tensors
 from infc.targets import Target, back_end
 from infc.targets.mindspore_lite_lowering import lower
 from infc.targets.mindspore_lite_operators import unsupported
+from infc.verification.running import run_artifact
+from infc.verification.sets import Sets
 
 NAME = "mindspore-lite"
 TARGET = Target(NAME, NAME, "")
@@ -67,7 +69,7 @@ def is_right(case: Case, model: ir.Model, folder: Path) -> bool:
     wanted = expected(case)
     save_tensors(folder / "feeds", case.feeds())
     save_tensors(folder / "wanted", wanted)
-    sets = verification.Sets((folder / "feeds",), (folder / "wanted",))
+    sets = Sets((folder / "feeds",), (folder / "wanted",))
     try:
         job = workers.Call(
             "infc.targets.mindspore_lite",
@@ -80,7 +82,7 @@ def is_right(case: Case, model: ir.Model, folder: Path) -> bool:
         )
         entry = folder / "artifact" / workers.call(job, LIMITS)["entry"]
         for threads in (1, 4):
-            (answers,), _ = verification.run_artifact(sets, TARGET, entry, folder, LIMITS, threads)
+            (answers,), _ = run_artifact(sets, TARGET, entry, folder, LIMITS, threads)
             errors = comparison.compare(
                 [(wanted, load_tensors(answers))], THRESHOLDS[Precision.FP32]
             )

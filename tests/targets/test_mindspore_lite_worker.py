@@ -15,7 +15,8 @@ from infc.bundle import open_bundle
 from infc.request import WorkerLimits
 from infc.signature import load_tensors, save_tensors
 from infc.targets import Target
-from infc.verification import Sets, run_artifact
+from infc.verification.running import run_artifact
+from infc.verification.sets import Sets
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 

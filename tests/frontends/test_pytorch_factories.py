@@ -85,7 +85,7 @@ def test_a_factory_of_torchscript(imported: Load) -> None:
     assert found.error < 1e-6
 
 
-@pytest.mark.parametrize("name", ["nested", "nested_by_keyword"])
+@pytest.mark.parametrize("name", ["nested", "nested_by_keyword", "nested_by_both"])
 def test_nested_inputs_and_outputs_have_readable_names(imported: Load, name: str) -> None:
     found = imported(name, "batch_ids=nx3", "batch_pair_0=nx3")
     assert found.inputs == {"batch_ids": ("n", 3), "batch_pair_0": ("n", 3)}
@@ -132,6 +132,22 @@ def test_bfloat16_is_imported_in_float32(imported: Load) -> None:
     found = imported("Bfloat16", "x=1..4x4")
     assert "bfloat16; it is imported in float32" in found.notes[0]
     assert found.error < 1e-6
+
+
+def test_examples_are_widened_with_their_module(imported: Load) -> None:
+    assert imported("half_with_examples").error < 1e-6
+
+
+def test_a_weight_that_is_computed_is_what_it_comes_to(imported: Load) -> None:
+    found = imported("orthogonal", "input=1..4x4")
+    assert found.error < 1e-6
+    assert sorted(t.name for t in onnx.load(found.path).graph.initializer) == ["bias", "weight"]
+
+
+def test_a_size_that_torchscript_cannot_tell_is_named_after_its_output(imported: Load) -> None:
+    found = imported("UpTo", "x=2x4", "n=scalar:int64")
+    assert found.answer["exporter"] == "torchscript"
+    assert found.outputs == {"output": (2, "output_dim1")}
 
 
 def test_complex_numbers_inside(imported: Load) -> None:

@@ -20,6 +20,8 @@ CASES = {
     "PythonBranch x=1..4x4": ("E111", "depends on the values of a tensor", "in forward"),
     "CustomOperator x=1..4x4": ("E111", "`torch_sources::twice` is an operator", "in forward"),
     "Singular x=1..4x4": ("E111", "svd` has no counterpart in ONNX", "in forward"),
+    "Bfloat16 x=1..4x4:bfloat16": ("E106", "in float32, its inputs with it", ""),
+    "quantized": ("E111", "quantised by PyTorch", ""),
     "Text x=2x4": ("E111", "`forward` returns str, and no tensor", ""),
     "Opaque x=2x4": ("E111", "`forward` returns object as `output_1`", ""),
     "Complex x=2x4": ("E108", "`output` is complex64", ""),

@@ -56,6 +56,11 @@ def nested_by_keyword() -> Any:
     return model, {"batch": batch, "scale": 0.5}
 
 
+def nested_by_both() -> Any:
+    model, (batch,) = nested()
+    return model, (batch,), {"scale": 0.5}
+
+
 class Record(NamedTuple):
     first: Tensor
     second: Tensor | None
@@ -174,6 +179,27 @@ class Bfloat16(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
+
+
+def half_with_examples() -> Any:
+    return Bfloat16().half(), (torch.ones(2, 4, dtype=torch.float16),)
+
+
+def orthogonal() -> nn.Module:
+    """Its weight is a matrix exponential, which ONNX does not have, of another."""
+    return nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))
+
+
+def quantized() -> Any:
+    linear = nn.Sequential(nn.Linear(4, 4))
+    return torch.ao.quantization.quantize_dynamic(linear, {nn.Linear}), (torch.ones(2, 4),)
+
+
+class UpTo(nn.Module):
+    """How much of `x` comes out is in a tensor."""
+
+    def forward(self, x: Tensor, n: Tensor) -> Tensor:
+        return x[:, : int(n.item())]
 
 
 class Branch(nn.Module):

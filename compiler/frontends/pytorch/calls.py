@@ -72,6 +72,7 @@ def plan(loaded: Loaded, specs: Sequence[InputSpec]) -> Call:
     found = [leaf for leaf in _named(args, kwargs, parameters) if is_tensor(leaf[1])]
     names = _exported_names(loaded) or unique([name for name, _ in found], set())
     given = {spec.name: spec for spec in specs}
+    _require_wide(loaded, specs)
     for name in (name for name in given if name not in names):
         raise fail(
             "E106",
@@ -83,6 +84,18 @@ def plan(loaded: Loaded, specs: Sequence[InputSpec]) -> Call:
         for name, (_, tensor) in zip(names, found, strict=True)
     ]
     return Call(args, kwargs, tuple(_labelled(inputs)))
+
+
+def _require_wide(loaded: Loaded, specs: Sequence[InputSpec]) -> None:
+    """E106 for an input of 16 bits to a module that is imported in float32."""
+    for spec in specs:
+        if spec.dtype in loaded.widened:
+            raise fail(
+                "E106",
+                f"`--input {spec}`: the module is in {spec.dtype} and is imported in float32, "
+                "its inputs with it",
+                help="leave the type out; `--io native` gives the artifact inputs of 16 bits",
+            )
 
 
 def _parameters(loaded: Loaded) -> dict[str, inspect.Parameter]:

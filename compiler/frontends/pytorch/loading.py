@@ -9,6 +9,7 @@ from typing import Any
 from infc.diagnostics import Diagnostic, Severity, fail
 from infc.frontends.pytorch import archives, checkpoints, user_models
 from infc.frontends.pytorch.order import Order
+from infc.frontends.pytorch.structure import replaced
 from infc.frontends.pytorch.user_models import Examples
 from infc.frontends.sniff import Kind
 
@@ -21,6 +22,7 @@ class Loaded:
 
     `module` is callable; `exported` is the torch.export program that it belongs to, `scripted` says
     whether it is TorchScript. `examples` are what it can be called with, where that is known.
+    `widened` are the types of 16 bits that it was in before it was put in float32.
     """
 
     module: Any
@@ -28,6 +30,7 @@ class Loaded:
     exported: Any = None
     scripted: bool = False
     notes: tuple[Diagnostic, ...] = ()
+    widened: tuple[str, ...] = ()
 
 
 def load(order: Order) -> Loaded:
@@ -82,10 +85,22 @@ def _settled(loaded: Loaded) -> Loaded:
             "`infc compile WEIGHTS --model package.module:Class`",
         )
     module = module.to("cpu").eval()
+    _bake(module)
     for parameter in module.parameters():
         parameter.requires_grad = False
     scripted = isinstance(module, torch.jit.ScriptModule)
     return replace(_widened(loaded, named), module=module, scripted=scripted)
+
+
+def _bake(module: Any) -> None:
+    """Weights that a parametrization makes of others become what they come to in evaluation."""
+    from torch.nn.utils import parametrize
+
+    for part in module.modules():
+        if not parametrize.is_parametrized(part):
+            continue
+        for name in list(part.parametrizations):
+            parametrize.remove_parametrizations(part, name, leave_parametrized=True)
 
 
 def _widened(loaded: Loaded, named: list[tuple[str, Any]]) -> Loaded:
@@ -104,4 +119,20 @@ def _widened(loaded: Loaded, named: list[tuple[str, Any]]) -> Loaded:
         help=f"`--precision {short}` makes them small again, where the target computes in it",
         severity=Severity.NOTE,
     )
-    return replace(loaded, notes=(*loaded.notes, note))
+    return replace(
+        loaded,
+        examples=_wide(loaded.examples, kinds),
+        notes=(*loaded.notes, note),
+        widened=tuple(str(kind).removeprefix("torch.") for kind in kinds),
+    )
+
+
+def _wide(examples: Examples | None, kinds: set[Any]) -> Examples | None:
+    """The examples as the module in float32 takes them."""
+    if examples is None:
+        return None
+    args, kwargs = (
+        replaced(value, lambda tensor: tensor.float() if tensor.dtype in kinds else tensor)
+        for value in (examples.args, dict(examples.kwargs or {}))
+    )
+    return Examples(args, kwargs)

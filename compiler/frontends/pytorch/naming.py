@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXTERNAL_FROM_BYTES = 64 << 20
 """Graphs with less in weights are one file."""
 _SYMBOL = re.compile(r"\b[su]\d+\b")
+_NAME = re.compile(r"[^\W\d][\w.]*")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _GENERATED = re.compile(r"[^\w.]+")
 
@@ -111,6 +112,7 @@ def _name_dims(graph: ir.Graph, symbols: dict[str, str]) -> None:
     import onnx_ir as ir
 
     known = dict(symbols)
+    users = {d.value for v in graph.inputs for d in v.shape or () if not isinstance(d, int)}
     interface = {id(v) for v in (*graph.inputs, *graph.outputs)}
     for value in _results(graph):
         if id(value) not in interface:
@@ -127,9 +129,11 @@ def _name_dims(graph: ir.Graph, symbols: dict[str, str]) -> None:
             if text.isdecimal():
                 dims.append(int(text))
                 continue
-            for symbol in _SYMBOL.findall(text):
+            # A value that the exporter for TorchScript cannot tell the size of: `Loopx.3_dim_0`.
+            names = [text] if _NAME.fullmatch(text) and text not in users else []
+            for symbol in names or _SYMBOL.findall(text):
                 known.setdefault(symbol, f"{value.name}_dim{axis}")
-            dims.append(_SYMBOL.sub(lambda m: known[m[0]], text) or None)
+            dims.append(known.get(text) or _SYMBOL.sub(lambda m: known[m[0]], text) or None)
         value.shape = ir.Shape(dims)
 
 

@@ -101,6 +101,8 @@ def _require_types(tensors: Iterable[Leaf]) -> None:
 
 
 def _help(call: Call) -> str:
+    if not call.inputs:
+        return "no tensor went in: give shapes with `--input`, or tensors as example inputs"
     shapes = (f"{i.name}={'x'.join(map(str, i.example.shape)) or 'scalar'}" for i in call.inputs)
     return f"it was called with {', '.join(shapes)}; `--input` gives other shapes"
 

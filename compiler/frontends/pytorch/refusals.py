@@ -46,12 +46,16 @@ def _plain(error: BaseException) -> str:
     fake = re.search(r"no fake impl registered for <CustomOpDef\(([\w:]+)\)>", text)
     if fake:
         return f"`{fake[1]}` is an operator of its own, which torch.export cannot look into"
+    if "PackedParams" in text:
+        return "the module is quantised by PyTorch, and its packed weights cannot be exported"
     if "data-dependent" in text:
         return "what `forward` does depends on the values of a tensor, not on its shape alone"
     return message_of(error)
 
 
 def _remedy(text: str) -> str:
+    if "PackedParams" in text:
+        return "give infc the float module, with `--precision int8-dynamic` or `--precision int8`"
     if "data-dependent" in text:
         return "choose with `torch.where`, or with `torch.cond`, which keeps both branches"
     if "fake impl" in text or "No ONNX function" in text:

@@ -7,6 +7,7 @@ the model that gives the reference answers are one.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import sys
@@ -84,19 +85,40 @@ def make(text: str, home: Path) -> tuple[Any, Examples | None]:
         if not isinstance(found, torch.nn.Module):
             seed()
             help = "name a function without parameters that returns the module"
+            help = help if _takes_arguments(found) else ""
             with blamed("E114", f"`{text}` does not return a module", help, text):
                 found = found()
-    examples = None
-    if isinstance(found, tuple) and len(found) == 2:
-        found, examples = found[0], Examples.of(found[1])
+    found, examples = _parted(found)
     if not isinstance(found, torch.nn.Module):
         what = type(found).__name__
         raise fail(
             "E114",
             f"`{text}` returns {what}, not a module",
-            help="return a torch.nn.Module, or (module, example inputs)",
+            help="return a torch.nn.Module, (module, example inputs), or (module, positional "
+            "inputs, keyword inputs)",
         )
     return _unwrapped(found), examples
+
+
+def _takes_arguments(made: Any) -> bool:
+    """Whether `made` cannot be called without arguments."""
+    try:
+        inspect.signature(made).bind()
+    except TypeError:
+        return True
+    except ValueError:  # written in C
+        return False
+    return False
+
+
+def _parted(found: Any) -> tuple[Any, Examples | None]:
+    """What a function gave: the module, and the examples that came with it."""
+    if isinstance(found, tuple) and len(found) == 2:
+        return found[0], Examples.of(found[1])
+    if isinstance(found, tuple) and len(found) == 3 and isinstance(found[2], Mapping):
+        positional = Examples.of(found[1]).args if found[1] is not None else ()
+        return found[0], Examples(positional, Examples.of(found[2]).kwargs)
+    return found, None
 
 
 def _unwrapped(module: Any) -> Any:

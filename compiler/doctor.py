@@ -17,12 +17,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from infc import __version__, targets
 from infc.diagnostics import InfcError, fail
 from infc.places import toolchain_folder
-from infc.targets import BackEnd, Target
+from infc.targets import BackEnd, Target, cross
+from infc.targets.tvm_compiler.cpus import CPUS
 from infc.workers import interpreters, toolchains
 
 PROBE_TIMEOUT_S = 10.0
@@ -110,7 +112,7 @@ def examine(names: Iterable[str] = ()) -> Examination:
     """
     ends = [_back_end(targets.back_end(name)) for name in targets.BACK_ENDS]
     environments = [_toolchain(entry) for entry in toolchains.entries()]
-    groups = (_base(), *ends, *environments, *_compilers())
+    groups = (_base(), *ends, *environments, *_compilers(), _cross())
     required = tuple(dict.fromkeys(("base", *(_group_named(name, groups) for name in names))))
     system = f"{platform.system()} {platform.machine()}"
     return Examination(__version__, platform.python_version(), system, groups, required)
@@ -262,6 +264,40 @@ def _compilers() -> tuple[Group, Group]:
     )
 
 
+def _cross() -> Group:
+    """For each kind of machine that TVM's targets are, but this one: what compiles, what runs."""
+    triples = dict.fromkeys(cross.gnu_triple(cpu.triple) for cpu in CPUS.values())
+    items = []
+    for triple in triples:
+        if not cross.is_native(triple):
+            items += [_cross_compiler(triple), _emulator(triple)]
+    return Group("cross", "TVM's targets of other kinds than this machine", tuple(items))
+
+
+def _cross_compiler(triple: str) -> Item:
+    name = f"{triple} compiler"
+    try:
+        found = cross.find_compiler(triple)
+    except InfcError as error:
+        return _lacking(name, error)
+    # zig has clang's number.
+    kind = "clang " if Path(found.program).name == cross.ZIG else ""
+    return Item(name, f"{kind}{_number(found.version)} ({found.program})")
+
+
+def _emulator(triple: str) -> Item:
+    """What runs programs, with their C library; where there is no system, what is a board."""
+    name = f"{triple} emulator"
+    if triple in cross.BOARDS:
+        remedy = f"apt install {cross.BOARDS[triple]}"
+        path = cross.board_emulator(triple)
+    else:
+        remedy = cross.emulator_remedy(triple)
+        emulator = cross.find_emulator(triple)
+        path = emulator.program if emulator else None
+    return Item(name, f"{_version(path)} ({path})" if path else None, remedy)
+
+
 def _program(name: str, candidates: Iterable[str], package: str) -> Item:
     """The first of `candidates` on the path, with the version it names."""
     remedy = install_command(package)
@@ -286,9 +322,13 @@ def _version(path: str) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "found"
+    return _number(done.stdout.partition("\n")[0])
+
+
+def _number(line: str) -> str:
+    """The version in what a program says of itself, else "found"."""
     # A compiler's own number comes after the packager's in parentheses.
-    first = re.sub(r"\([^)]*\)", "", done.stdout.partition("\n")[0])
-    match = re.search(r"\d+(\.\d+)+", first)
+    match = re.search(r"\d+(\.\d+)+", re.sub(r"\([^)]*\)", "", line))
     return match[0] if match else "found"
 
 

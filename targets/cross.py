@@ -21,6 +21,8 @@ from infc.diagnostics import fail
 from infc.places import cache_folder
 
 ZIG = "zig"
+BOARDS = {"arm-none-eabi": "qemu-system-arm"}
+"""What emulates whole boards, for triples without an operating system; also Debian's package."""
 _NATIVE = ("cc", "gcc", "clang")
 _CXX = {"gcc": "g++", "cc": "c++", "clang": "clang++"}
 _ZIG_FPUS = {
@@ -88,6 +90,11 @@ class Compiler:
     triple: str
     c: tuple[str, ...]
     cxx: tuple[str, ...]
+
+    @property
+    def program(self) -> str:
+        """The executable: zig's is behind `env`, which gives it a place for what it keeps."""
+        return next(word for word in self.c if "=" not in word and Path(word).name != "env")
 
     @property
     def version(self) -> str:
@@ -239,6 +246,11 @@ def emulator_remedy(triple: str) -> str:
     if known is None or not known.emulator:
         return ""
     return f"apt install qemu-user {known.library_package}"
+
+
+def board_emulator(triple: str) -> str | None:
+    """The program that emulates boards of `triple`, where there is no operating system."""
+    return shutil.which(BOARDS[triple])
 
 
 @cache

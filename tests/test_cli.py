@@ -505,7 +505,7 @@ def test_doctor_finds_what_is_installed_and_imports_no_sdk() -> None:
     document = json.loads(done.stdout)
     groups = {group["name"]: group for group in document["groups"]}
     environments = [f"toolchain {entry.name}" for entry in toolchains.entries()]
-    assert list(groups) == ["base", *BACK_ENDS, *environments, "cpp", "java"]
+    assert list(groups) == ["base", *BACK_ENDS, *environments, "cpp", "java", "cross"]
     assert groups["base"]["ready"]
     found = {item["name"]: item["found"] for item in groups["base"]["items"]}
     assert {"onnx", "onnx-ir", "numpy", "onnxruntime", "click"} <= set(found)
@@ -540,6 +540,12 @@ def test_doctor_exits_with_4_where_something_required_is_missing(
     assert done.status == 4
     assert "missing" in done.out
     assert "install" in done.out
+    done = infc("doctor", "cross", "--json")
+    assert done.status == 4
+    (group,) = (group for group in done.document["groups"] if group["name"] == "cross")
+    lacking = {item["name"]: item["remedy"] for item in group["items"] if item["found"] is None}
+    assert lacking["riscv64-linux-gnu emulator"] == "apt install qemu-user libc6-riscv64-cross"
+    assert lacking["arm-none-eabi emulator"] == "apt install qemu-system-arm"
 
 
 def test_colour_is_for_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -201,6 +202,26 @@ def test_outputs_that_are_inputs_constants_and_each_other(
     tvm_is_there: None, tmp_path: Path
 ) -> None:
     require_right(parser.parse_model(HEAD + ECHO), tmp_path)
+
+
+def test_threads_end_with_the_model(tvm_is_there: None, tmp_path: Path) -> None:
+    """One process may open many libraries, and let go of them."""
+    _, job = build(small_model(), tmp_path)
+    tasks = Path("/proc/self/task")
+    runners = [tvm.open(replace(job, threads=3)) for _ in range(2)]
+    before = {task.name for task in tasks.iterdir()}
+    runners.append(tvm.open(replace(job, threads=3)))
+    started = {task.name for task in tasks.iterdir()} - before
+    assert len(started) == 2
+    feeds = feeds_of(small_model())
+    first, *rest = [run(feeds)["y"] for run in runners]
+    assert all((first == answer).all() for answer in rest)
+    runners.clear()
+    # A thread that was joined is still listed for a moment.
+    deadline = time.monotonic() + 60
+    while started & {task.name for task in tasks.iterdir()}:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 SMALL = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,11 @@ class Model:
             raise BackEndError("the kernels use instructions that this processor does not have")
         if status:
             raise MemoryError(f"{prefix}_create gives {status}")
+        destroy = getattr(library, f"{prefix}_destroy")
+        destroy.argtypes, destroy.restype = (ctypes.c_void_p,), None
+        # Its threads end with it. What was placed lies in this object's memory, and has none.
+        if not place:
+            weakref.finalize(self, destroy, self._handle)
 
     def _placed(self, library: Any, prefix: str) -> int:
         """Make the model in memory of this object's."""

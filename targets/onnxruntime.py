@@ -44,13 +44,19 @@ from infc.targets import (
 from infc.targets.arithmetic import Arithmetic
 from infc.targets.dynamic import Dynamic
 from infc.targets.onnxruntime_flatbuffer import canonicalize
-from infc.targets.onnxruntime_fusion import fuse_conv_activation
-from infc.targets.onnxruntime_recurrent import quantize_lstm
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infc.targets import Runner, Tensors
+
+
+def _quantize_lstm(model: ir.Model, keep_float: frozenset[str]) -> tuple[tuple[str, ...], int, int]:
+    # A worker has no use for onnx_ir, which takes as long to import as ONNX Runtime, twice over.
+    from infc.targets.onnxruntime_recurrent import quantize_lstm
+
+    return quantize_lstm(model, keep_float)
+
 
 NAME = "onnxruntime"
 SUMMARY = "ONNX Runtime (CPU): optimised .onnx, or .ort"
@@ -64,7 +70,7 @@ OPTIONS = {
 }
 PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8, Precision.INT8_DYNAMIC)
 ARITHMETIC = {Precision.FP16: Arithmetic(converts=False, stores="float16")}
-DYNAMIC = Dynamic("integer", quantize_lstm)
+DYNAMIC = Dynamic("integer", _quantize_lstm)
 MIN_OPSET = 7
 SCHEME = schemes.ONNXRUNTIME
 THREADS = (1,)
@@ -99,6 +105,8 @@ def require_options(target: Target) -> None:
 
 def legalize(model: ir.Model, target: Target) -> None:
     """Fuse Conv and activation."""
+    from infc.targets.onnxruntime_fusion import fuse_conv_activation
+
     fuse_conv_activation(model)
 
 

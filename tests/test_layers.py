@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from infc.targets import BACK_ENDS, module_of
+
 CORE = {
     "infc",
     "infc.budget",
@@ -158,3 +160,16 @@ def loaded_by(
     )
     assert printed in done.stdout
     return set(done.stderr.split())
+
+
+def test_a_worker_imports_its_sdk_and_little_else() -> None:
+    """Every build starts some: what their modules import is paid each time."""
+    names = ["infc.workers.child", "infc.beside", "infc.turns", *map(module_of, BACK_ENDS)]
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}))"
+    )
+    command = [sys.executable, "-c", program, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not set(done.stdout.split()) & SLOW

@@ -80,7 +80,7 @@ def lower(
 
     if target.precision is Precision.INT8_DYNAMIC:
         return Lowered(model, dynamic_int8.lower(model, target, keep_float), ())
-    arithmetic = arithmetic_of(back_end(target.back_end), target.precision)
+    arithmetic = arithmetic_of(back_end(target.back_end), target.precision, target)
     if arithmetic is None:
         return Lowered(model, None, ())
     document: dict[str, Any] = {"to": TYPES[target.precision]}

@@ -1,6 +1,7 @@
 """How a back end has float16 and bfloat16: what its module declares as `ARITHMETIC`.
 
-A back end that says nothing of a precision makes it itself, of the float32 graph.
+A back end that says nothing of a precision makes it itself, of the float32 graph. One whose targets
+differ has a function `arithmetic(target)` beside, which says it of one of them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from infc.request import Precision
-from infc.targets import BackEnd
+from infc.targets import BackEnd, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,11 @@ class Arithmetic:
     stores: str = ""
 
 
-def arithmetic_of(end: BackEnd, precision: Precision) -> Arithmetic | None:
-    """What `end` declares for `precision`; None where it declares nothing."""
+def arithmetic_of(
+    end: BackEnd, precision: Precision, target: Target | None = None
+) -> Arithmetic | None:
+    """What `end` declares for `precision`, of `target` where one is given; None for nothing."""
     declared: Mapping[Precision, Arithmetic] = getattr(end, "ARITHMETIC", {})
+    if target is not None and hasattr(end, "arithmetic"):
+        declared = end.arithmetic(target)
     return declared.get(precision)

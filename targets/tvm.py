@@ -14,7 +14,7 @@ Source: apache/tvm 0.27, whose wheel goes with one version of apache-tvm-ffi onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from infc.targets.arithmetic import Arithmetic
 from infc.targets.tvm_compiler import settings
 from infc.targets.tvm_compiler.cpus import HOST
 from infc.targets.tvm_compiler.settings import cpu_of
+from infc.targets.tvm_operators import IN_HALVES, KNOWN
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -55,6 +56,8 @@ ARITHMETIC = {
     Precision.FP16: Arithmetic(converts=False, stores="float16"),
     Precision.BF16: Arithmetic(converts=False, stores="bfloat16"),
 }
+HALF = Arithmetic(converts=True, blocked=KNOWN - IN_HALVES, stores="float16")
+"""Of a processor that multiplies vectors of float16."""
 SCHEME = schemes.TVM
 PEER = "onnxruntime"
 MIN_OPSET = 13
@@ -108,6 +111,13 @@ def require_options(target: Target) -> None:
 def absence(target: Target) -> str:
     """Why this machine cannot run what is made for `target`; "" where it can."""
     return settings.absence(target)
+
+
+def arithmetic(target: Target) -> Mapping[Precision, Arithmetic]:
+    """How `target` has float16: in registers too where it can, else in memory alone."""
+    if settings.multiplies_halves(target):
+        return {**ARITHMETIC, Precision.FP16: HALF}
+    return ARITHMETIC
 
 
 def cross(target: Target) -> Cross | None:

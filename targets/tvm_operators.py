@@ -27,6 +27,25 @@ TAKES = frozenset(
     """.split()  # noqa: SIM905
 )
 
+WRITTEN_OUT = frozenset(
+    """
+    AffineGrid Attention CausalConvWithState Celu CenterCropPad Dropout GRU LSTM LinearAttention
+    LpNormalization NegativeLogLikelihoodLoss RNN RotaryEmbedding SoftmaxCrossEntropyLoss SwiGLU
+    Swish TensorScatter
+    """.split()  # noqa: SIM905
+)
+"""Operators that become others before TVM sees them."""
+KNOWN = TAKES | WRITTEN_OUT
+IN_HALVES = frozenset(
+    """
+    Abs Add BatchNormalization Cast Clip Concat Conv DepthToSpace Expand Flatten Gather Gemm
+    Identity LeakyRelu MatMul Max MaxPool Min Mul Neg PRelu Pad Relu Reshape Slice SpaceToDepth
+    Split Squeeze Sub Tile Transpose Unsqueeze Where
+    """.split()  # noqa: SIM905
+)
+"""Operators that are computed in float16 where a processor can. The rest is float32 between two
+conversions, which are a part of the kernel: sums of many terms, and what has an exponential."""
+
 REASONS = {
     "If|Loop|Scan": "control flow has no place in a static plan",
     "NonZero|Unique|NonMaxSuppression|Compress": "how much it gives depends on values",

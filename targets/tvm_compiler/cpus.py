@@ -53,6 +53,13 @@ class Cpu:
             return ()
         return abilities(self.machine, (*_IMPLIED.get(self.mcpu, ()), *self.features))
 
+    @property
+    def multiplies_halves(self) -> bool:
+        """Whether it has multiply-adds of vectors of float16: FEAT_FP16 of ARMv8.2-A."""
+        if self.machine != "aarch64":
+            return False
+        return "fullfp16" in _IMPLIED.get(self.mcpu, ()) or "+fullfp16" in self.features
+
     def missing_here(self) -> list[str]:
         """What this machine's processor, of the same architecture, lacks, as Linux calls it."""
         flags = _flags()
@@ -152,7 +159,12 @@ _V2 = ("popcnt", "sse4.2", "ssse3")
 _V3 = (*_V2, "avx2", "bmi", "bmi2", "f16c", "fma", "movbe")
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _LOOKED_FOR = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
-_BEYOND = {"avx512_vnni": "+avx512vnni", "avx512_bf16": "+avx512bf16", "asimddp": "+dotprod"}
+_BEYOND = {
+    "avx512_vnni": "+avx512vnni",
+    "avx512_bf16": "+avx512bf16",
+    "asimddp": "+dotprod",
+    "asimdhp": "+fullfp16",
+}
 """What no level has: what Linux calls it, and what LLVM does."""
 
 

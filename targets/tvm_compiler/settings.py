@@ -188,6 +188,15 @@ def _is_bare(target: Target) -> bool:
     return name in CPUS and CPUS[name].bare
 
 
+def multiplies_halves(target: Target) -> bool:
+    """Whether the processor multiplies vectors of float16; not of a machine that is not known."""
+    name = target.options.get("cpu", HOST)
+    try:
+        return (host() if name == HOST else CPUS[name]).multiplies_halves
+    except UnknownCpuError:
+        return False
+
+
 _WITHOUT_FLOAT16 = ("x86-64", "x86-64-v2", "armv7", "riscv64")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import subprocess
@@ -9,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+import weighted
 from command import infc
 from conftest import ROOT
 from tvm_models import build, require_right, small_network, target_of
@@ -20,6 +23,7 @@ from infc.diagnostics import InfcError
 from infc.targets import BackEndError, choose, cross, look_up, profiles, tvm
 from infc.targets.tvm_compiler import settings
 from infc.targets.tvm_compiler.cpus import CPUS, HOST
+from infc.targets.tvm_compiler.scheduling.halves import part_of
 
 DIGITS = ROOT / "examples" / "digits" / "digits.onnx"
 FIXED = ("--input", "image=1x1x8x8")
@@ -116,6 +120,69 @@ def test_numbers_of_64_bits_on_a_processor_of_32(
     done = infc("compile", tmp_path / "net.onnx", *words)
     assert (done.status, done.err) == (0, "")
     assert "verified    passed" in done.out
+
+
+HALVES = """<ir_version: 8, opset_import: ["" : 17]>
+net (float[1, 64, 9, 7] x, float[2, 5, 48] s) => (float[1, 32, 9, 7] y, float[2, 5, 5] p) {
+  a = Conv<pads = [1, 1, 1, 1]>(x, w1, b1)
+  b = Relu(a)
+  c = Conv<pads = [1, 1, 1, 1], group = 32>(b, w2)
+  d = Sigmoid(c)
+  y = Mul(c, d)
+  q = MatMul(s, w3)
+  t = Transpose<perm = [0, 2, 1]>(q)
+  r = MatMul(q, t)
+  p = Softmax(r)
+}
+"""
+HALVES_SHAPES = {"w1": (32, 64, 3, 3), "b1": (32,), "w2": (32, 1, 3, 3), "w3": (48, 48)}
+MULTIPLY_ADDS = {"8h": (0x4E400C00, 0x4F001000), "4s": (0x4E20CC00, 0x4F801000)}
+"""FMLA of vectors, and of a vector and an element, without their registers.
+
+Source: Arm A-profile A64 ISA, C7.2: masks FFE0FC00 and FFC0F400.
+"""
+
+
+def multiply_adds(library: bytes) -> dict[str, int]:
+    """How many of them a library has, by the elements of their vectors."""
+    words = np.frombuffer(library[: len(library) // 4 * 4], "<u4")
+    masks = (0xFFE0FC00, 0xFFC0F400)
+    found = {}
+    for name, codes in MULTIPLY_ADDS.items():
+        pairs = zip(codes, masks, strict=True)
+        found[name] = sum(int((words & mask == code).sum()) for code, mask in pairs)
+    return found
+
+
+def test_float16_is_multiplied_where_the_processor_can(
+    emulated: Callable[[str], None], tmp_path: Path
+) -> None:
+    emulated("aarch64")
+    weighted.save(tmp_path / "net.onnx", HALVES, HALVES_SHAPES)
+    words = ("-t", "cortex-a76", "--precision", "fp16", "--samples", "1", "--loader", "none")
+    done = infc("compile", tmp_path / "net.onnx", *words, "-o", tmp_path, "-q")
+    assert (done.status, done.err) == (0, "")
+    bundle = Path(done.out.strip())
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert {row["dtype"] for row in (*manifest["inputs"], *manifest["outputs"])} == {"float32"}
+    rows = manifest["verification"]["artifact"]["outputs"]
+    assert min(row["sqnr_db"] for row in rows) > 50
+    found = multiply_adds((bundle / "model" / "model.so").read_bytes())
+    assert found["8h"] > max(100, found["4s"])  # exponentials are float32
+
+
+@pytest.mark.parametrize(
+    ("loops", "part"),
+    [
+        ([3, 3, 64], [1, 1, 64]),
+        ([3, 3, 32], [1, 3, 32]),
+        ([512], [128]),
+        ([3, 3], [3, 3]),
+        ([131], []),
+    ],
+)
+def test_how_much_is_added_up_in_float16(loops: list[int], part: list[int]) -> None:
+    assert part_of(loops) == part
 
 
 def test_the_same_bytes_twice(emulated: Callable[[str], None], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from infc.targets.tvm_compiler.importing import serial_converters, tensor_converters
-from infc.targets.tvm_compiler.importing.convolution import Window, attributes, conv
+from infc.targets.tvm_compiler.importing.convolution import Window, attributes, conv, sum_type
 from infc.targets.tvm_compiler.symbolic import is_open
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def own(cpu: Cpu) -> dict[str, Any]:
     """Operator to converter, as TVM's importer wants them: classes with a method for a version."""
     from tvm import relax, topi
+    from tvm.relax.frontend.onnx import onnx_frontend
     from tvm.relax.frontend.onnx.onnx_frontend import OnnxOpConverter
 
     from infc.targets.tvm_compiler.integers.converters import converters
@@ -32,6 +33,7 @@ def own(cpu: Cpu) -> dict[str, Any]:
                 primfunc_name_hint="conv",
                 primfunc_attrs=attributes(window, group),
             )
+            y = _typed_as(bb, y, x)
             if inputs[2] is None:
                 return y
             return relax.op.add(y, inputs[2])
@@ -61,13 +63,21 @@ def own(cpu: Cpu) -> dict[str, Any]:
         def _impl_v7(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
             a = _turned(inputs[0], attr.get("transA", 0))
             b = _turned(inputs[1], attr.get("transB", 0))
-            product = bb.normalize(relax.op.matmul(a, b))
-            y = _times(product, attr.get("alpha", 1.0))
+            y = _times(_product(bb, a, b), attr.get("alpha", 1.0))
             if inputs[2] is None:
                 return y
             return relax.op.add(y, _times(inputs[2], attr.get("beta", 1.0)))
 
-    own = (ChannelsLastConv, ChannelsLastMaxPool, ChannelsLastAveragePool, Clip, Gemm)
+    their_product = onnx_frontend.MatMul.get_converter(LATEST_OPSET)
+
+    class MatMul(OnnxOpConverter):  # type: ignore[misc]
+        @classmethod
+        def _impl_v1(cls, bb: Any, inputs: Any, attr: Any, params: Any) -> Any:
+            if str(inputs[0].ty.dtype.dtype) != "float16":
+                return their_product(bb, inputs, attr, params)
+            return _product(bb, inputs[0], inputs[1])
+
+    own = (ChannelsLastConv, ChannelsLastMaxPool, ChannelsLastAveragePool, Clip, Gemm, MatMul)
     table = {**tensor_converters.CONVERTERS, **serial_converters.CONVERTERS}
     fixed = {name: _fixed(OnnxOpConverter, name, function) for name, function in table.items()}
     return {c.__name__: c for c in own} | fixed | converters(cpu)
@@ -100,6 +110,22 @@ def constant_of(value: Any) -> Any:
     from tvm import ir
 
     return value.value.numpy() if isinstance(value, ir.expr.GenericConst) else None
+
+
+def _product(bb: Any, a: Any, b: Any) -> Any:
+    """The product of two matrices, of their type; that of float16 is added up in float32."""
+    from tvm import relax
+
+    wide = sum_type(a.ty.dtype.dtype)
+    return _typed_as(bb, bb.normalize(relax.op.matmul(a, b, out_dtype=wide)), a)
+
+
+def _typed_as(bb: Any, value: Any, like: Any) -> Any:
+    """`value` in the element type of `like`."""
+    from tvm import relax
+
+    wanted, here = (str(v.ty.dtype.dtype) for v in (like, value))
+    return value if wanted == here else bb.emit(relax.op.astype(value, wanted))
 
 
 def _turned(value: Any, wanted: int) -> Any:

@@ -64,11 +64,16 @@ def with_rows(func: Any, rows: int) -> Any:
     return made
 
 
+def sum_type(dtype: Any) -> str:
+    """The type that products of `dtype` are added up in."""
+    return "float32" if str(dtype) == "float16" else str(dtype)
+
+
 def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
-    """The tensor expression; those of the weights are fixed, of all sizes."""
+    """The tensor expression, of `sum_type`; of all sizes, those of the weights are fixed."""
     from tvm import te, tirx
 
-    rank = len(window.strides)
+    rank, wide = len(window.strides), sum_type(x.dtype)
     kernel = [int(n) for n in w.shape[:rank]]
     per_group_in, channels_out = int(w.shape[rank]), int(w.shape[rank + 1])
     per_group_out = channels_out // groups
@@ -88,8 +93,8 @@ def conv(x: Any, w: Any, window: Window, groups: int, rows: int = 1) -> Any:
             channel = c
         else:
             channel = tirx.indexdiv(c, per_group_out) * per_group_in + ci
-        factor = w[(*ks, ci, c)].astype(x.dtype)  # stored in 16 bits, perhaps
-        return te.sum(padded[(n, *places, channel)] * factor, axis=[*ks, ci])
+        factor = w[(*ks, ci, c)].astype(wide)  # stored in 16 bits, perhaps
+        return te.sum(padded[(n, *places, channel)].astype(wide) * factor, axis=[*ks, ci])
 
     batch = size_of(x.shape[0])
     whole = te.compute((batch, *computed, channels_out), element, name="conv")

@@ -27,6 +27,7 @@ from infc.targets.tvm_compiler.scheduling.blocks import (
     weights_of,
 )
 from infc.targets.tvm_compiler.scheduling.blocks import rounds as rounds_of
+from infc.targets.tvm_compiler.scheduling.halves import multiplies_halves
 from infc.targets.tvm_compiler.scheduling.tiles import Work, tile_for, vector
 from infc.targets.tvm_compiler.symbolic import number
 
@@ -103,6 +104,7 @@ class Extents:
     is `settled` has a schedule in which nothing is left to choose. `weight_bytes` are those of
     weights that never change, and can be laid out as is best. Where it is `paddable`, columns
     need not be a multiple of the tile's; where rows are `cropped`, that takes time if they are not.
+    It may be products of `halves`.
     """
 
     rows: int
@@ -115,10 +117,13 @@ class Extents:
     weight_bytes: int = 0
     paddable: bool = False
     cropped: bool = False
+    halves: bool = False
 
-    def work(self) -> Work:
+    def work(self, cpu: Cpu) -> Work:
         """The same, as the tiles are chosen by."""
-        return Work(self.rows, self.columns, prod(self.reduction), self.paddable, self.cropped)
+        each = 2 if self.halves and cpu.multiplies_halves else 4
+        count = prod(self.reduction)
+        return Work(self.rows, self.columns, count, self.paddable, self.cropped, each)
 
 
 def main_block(sch: Any) -> Any:
@@ -157,6 +162,7 @@ def extents_of(func: Any, constants: frozenset[int] = frozenset()) -> Extents:
         settled=is_dot(sch, block),
         weight_bytes=_weight_bytes(func, here, constants),
         cropped=not is_einsum(here),
+        halves=multiplies_halves(here),
         paddable=len(sizes) > 1 and sizes[-2] >= ROWS_TO_PAD and is_einsum(here),
     )
 
@@ -182,7 +188,7 @@ def rule(func: Any, cpu: Cpu, constants: frozenset[int] = frozenset()) -> Choice
     if not extents.tiled:
         inner = extents.reduction[-1] if extents.reduction else extents.columns
         return Choice(1, vector(inner, cpu.lanes(4)))
-    tile = tile_for(extents.work(), cpu)
+    tile = tile_for(extents.work(cpu), cpu)
     sch = Schedule(tvm.IRModule({"main": func}))
     first = columns_weigh_more(sch.get(main_block(sch)))
     count = prod(extents.reduction)

@@ -32,6 +32,13 @@ from infc.targets.tvm_compiler.scheduling.blocks import (
 )
 from infc.targets.tvm_compiler.scheduling.choices import Choice, main_block
 from infc.targets.tvm_compiler.scheduling.elementary import as_arithmetic
+from infc.targets.tvm_compiler.scheduling.halves import (
+    in_halves,
+    multiplies_halves,
+    place_parts,
+    split_sum,
+)
+from infc.targets.tvm_compiler.scheduling.loops import finish_tile, share, unroll
 from infc.targets.tvm_compiler.scheduling.packing import index_of
 from infc.targets.tvm_compiler.scheduling.tiles import Work, tile_for, vector
 from infc.targets.tvm_compiler.symbolic import MANY, SOME, is_open, number
@@ -82,7 +89,8 @@ def schedule(func: Any, cpu: Cpu, choice: Choice | None = None) -> Any:
                 schedule_dot(sch, block, follower, cpu)
             else:
                 _reduce(sch, block, follower, cpu, chosen.get(name))
-    return sch.mod["main"].with_attr("tirx.is_scheduled", True)
+    made = sch.mod["main"].with_attr("tirx.is_scheduled", True)
+    return in_halves(made) if cpu.multiplies_halves else made
 
 
 def _inline_pad(sch: Any, block: Any) -> None:
@@ -171,18 +179,7 @@ def _spread(sch: Any, block: Any, cpu: Cpu, choice: Choice | None = None) -> Non
         sch.vectorize(lane)
         outer = [*loops[:-1], head]
     if outer and total >= SMALL:
-        sch.parallel(_share(sch, outer, cpu))
-
-
-def _share(sch: Any, loops: list[Any], cpu: Cpu) -> Any:
-    """One loop of as many of the outer loops as give each thread enough to do."""
-    taken, count = [loops[0]], extent(sch, loops[0])
-    for loop in loops[1:]:
-        if count >= 4 * cpu.cores:
-            break
-        taken.append(loop)
-        count *= extent(sch, loop)
-    return sch.fuse(*taken) if len(taken) > 1 else taken[0]
+        sch.parallel(share(sch, outer, cpu))
 
 
 def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None = None) -> None:
@@ -192,14 +189,20 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
     if not is_tiled(sch, block):
         _reduce_innermost(sch, block, follower, cpu, choice)
         return
+    # What nothing follows is an answer, of the type that it has.
+    halves = cpu.multiplies_halves and follower is not None and multiplies_halves(here)
+    partial = split_sum(sch, block) if halves else None
+    parts = partial is not None and partial is not block
     top = follower if follower is not None else block
     loops = sch.get_loops(top)[: len(spatial)]
     if choice is None:
         sizes = [1, *(extent(sch, loop, MANY) for loop in loops)]
-        tile = tile_for(Work(sizes[-2], sizes[-1]), cpu)
+        bytes_each = 4 if partial is None else 2
+        tile = tile_for(Work(sizes[-2], sizes[-1], element_bytes=bytes_each), cpu)
         choice = Choice(tile.rows, tile.columns, columns_weigh_more(here))
     columns, inner_columns = sch.split(loops[-1], [None, choice.columns])
-    width = vector(choice.columns, cpu.lanes(4))
+    lanes = cpu.lanes(4 if partial is None else 2)
+    width = vector(choice.columns, lanes)
     rest, inner = loops[:-1], [inner_columns]
     tall = []
     if rest:
@@ -216,48 +219,22 @@ def _reduce(sch: Any, block: Any, follower: Any, cpu: Cpu, choice: Choice | None
         own = sch.get_loops(block)[len(outer) :]
         # Loops of one round are dropped where a block moves.
         count = sum(v.iter_type == REDUCING and number(v.dom.extent) > 1 for v in here.iter_vars)
-        tail, red = own[: len(own) - count], own[len(own) - count :]
-        sch.reorder(*red, *tail)
-    if rounds(here) >= SMALL:
-        sch.parallel(_share(sch, outer, cpu))
-    _finish_tile(sch, tail, width)
-    if follower is not None:
-        _finish_tile(sch, inner, width)
-    if red:
-        first = _unroll(sch, red, choice.unroll)
-        sch.decompose_reduction(block, first)
-
-
-def _unroll(sch: Any, loops: list[Any], times: int) -> Any:
-    """Write out so many rounds of the innermost of `loops`; the outermost, as it is then."""
-    first, left = loops[0], times
-    for loop in reversed(loops):
-        count = extent(sch, loop, 0)
-        if not count:
-            break
-        if left > 1 and left % count == 0:
-            sch.unroll(loop)
-            left //= count
-        elif left > 1 and count % left == 0:
-            head, inner = sch.split(loop, [None, left])
-            sch.unroll(inner)
-            return head if loop.same_as(first) else first
+        if parts:
+            red, tail = own[:1], own[1:]
         else:
-            break
-    return first
-
-
-def _finish_tile(sch: Any, loops: list[Any], width: int) -> None:
-    """Unroll the rows and the vectors of a tile."""
-    if not loops:
-        return
-    *rows, last = loops
-    for loop in rows:
-        sch.unroll(loop)
-    if width > 1:
-        head, lane = sch.split(last, [None, width])
-        sch.unroll(head)
-        sch.vectorize(lane)
+            tail, red = own[: len(own) - count], own[len(own) - count :]
+            sch.reorder(*red, *tail)
+    if rounds(here) >= SMALL:
+        sch.parallel(share(sch, outer, cpu))
+    finish_tile(sch, tail, width)
+    if follower is not None:
+        finish_tile(sch, inner, width)
+    if parts:
+        place_parts(sch, partial, red[0], lanes, choice.unroll)
+        sch.decompose_reduction(block, red[0])
+    elif red:
+        first = unroll(sch, red, choice.unroll)
+        sch.decompose_reduction(block, first)
 
 
 def _reduce_innermost(
@@ -283,12 +260,12 @@ def _reduce_innermost(
             sch.reorder(*others, lane)
             sch.vectorize(lane)
             if outer and many:
-                sch.parallel(_share(sch, outer, cpu))
+                sch.parallel(share(sch, outer, cpu))
             sch.decompose_reduction(partial, others[0])
             if follower is not None:
                 _spread(sch, follower, cpu)
             return
     if outer and many:
-        sch.parallel(_share(sch, outer, cpu))
+        sch.parallel(share(sch, outer, cpu))
     if follower is not None:
         _spread(sch, follower, cpu)

@@ -50,20 +50,21 @@ class Work:
     rounds: int = 64
     paddable: bool = False
     cropped: bool = False
+    element_bytes: int = 4
 
 
-def tile_for(work: Work, cpu: Cpu, dtype_bytes: int = 4) -> Tile:
+def tile_for(work: Work, cpu: Cpu) -> Tile:
     """The tile of accumulators for `work`."""
-    return tiles_by_cost(work, cpu, dtype_bytes)[0]
+    return tiles_by_cost(work, cpu)[0]
 
 
-def tiles_by_cost(work: Work, cpu: Cpu, dtype_bytes: int = 4) -> list[Tile]:
+def tiles_by_cost(work: Work, cpu: Cpu) -> list[Tile]:
     """All tiles that stay in registers, the cheapest first."""
-    lanes = cpu.lanes(dtype_bytes)
+    lanes = cpu.lanes(work.element_bytes)
     width = vector(work.columns, lanes)
     padded = work.paddable and width < lanes < work.columns
     width = lanes if padded else width
-    most = (TILE_BYTES - 1) // dtype_bytes
+    most = (TILE_BYTES - 1) // 4
     found = []
     for across in range(1, COLUMN_VECTORS + 1):
         if not padded and (work.columns // width) % across:

@@ -53,7 +53,7 @@ def proposals(extents: Extents, cpu: Cpu, best: Choice) -> Iterator[Choice]:
     if not extents.tiled:
         yield from _widths(extents, cpu, best)
         return
-    tiles = tiles_by_cost(extents.work(), cpu)[:TILES]
+    tiles = tiles_by_cost(extents.work(cpu), cpu)[:TILES]
     shapes = [replace(best, rows=t.rows, columns=t.columns) for t in tiles]
     yield from shapes[:FIRST_TILES]
     yield from _variants(extents, best)

@@ -9,7 +9,8 @@ where batch normalisation lies in the weights that are judged, and shapes are co
     tracking      the axes of every value     elementwise   with broadcasting
     choice        which channels go           normalizing   reductions and pools, too
     surgery       they are taken out          reshaping     Reshape, Flatten: heads, groups
-    counting      parameters and MACs         shaping       Concat, Split, Slice, Pad, ...
+    counting      parameters and MACs         shaping       Transpose, Expand, Resize, ...
+                                              slicing       Concat, Split, Slice, Pad, ...
 
 Groups are found from the axes: one array of channel numbers along each, which operators tie, join,
 split and repeat. What has no rule, and whatever reaches an input, an output or the body of a loop,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infc.passes.pruning import elementwise, layers, normalizing, reshaping, shaping
+from infc.passes.pruning import elementwise, layers, normalizing, reshaping, shaping, slicing
 from infc.passes.pruning.tracking import Rule
 
 RULES: dict[str, Rule] = {
@@ -11,4 +11,5 @@ RULES: dict[str, Rule] = {
     **normalizing.RULES,
     **reshaping.RULES,
     **shaping.RULES,
+    **slicing.RULES,
 }

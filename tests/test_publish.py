@@ -150,11 +150,16 @@ def test_a_killed_compile_leaves_a_whole_bundle_or_none(tmp_path: Path) -> None:
     bundle.open_bundle(output / "digits-cpu")
     fresh = tmp_path / "fresh"
     killed = 0
+    temporary = tmp_path / "temporary"  # what is killed leaves files there
+    temporary.mkdir()
     for i in range(20):
         # Every other one over an existing bundle, which must stay whole; the rest over nothing.
         folder = output if i % 2 else fresh / str(i)
         process = subprocess.Popen(
-            compile_command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            compile_command(folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(temporary)},
         )
         try:
             process.wait(rng.uniform(0.0, 1.1 * whole_s))

@@ -22,9 +22,11 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -154,23 +156,40 @@ def _run(
     """Return the exit status, negative for a signal, or None where the time ran out."""
     reported = scratch / "progress.json"
     reported.unlink(missing_ok=True)
-    environment = {**environment, PROGRESS: str(reported)}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=scratch,
-        env=environment,
-        start_new_session=True,
-    )
+    with _temporary(scratch) as temporary:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=scratch,
+            env={**environment, PROGRESS: str(reported), "TMPDIR": str(temporary)},
+            start_new_session=True,
+        )
+        try:
+            return _wait(process, timeout_s, reported, progress)
+        finally:
+            # The worker may have left children behind; its session is theirs too.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@contextlib.contextmanager
+def _temporary(scratch: Path) -> Iterator[Path]:
+    """A folder for the worker's temporary files, gone with it, however that ends.
+
+    It is where such files always are, since sockets in it have paths of at most 107 bytes, and in
+    `scratch` only where there is no room.
+    """
     try:
-        return _wait(process, timeout_s, reported, progress)
+        folder = Path(tempfile.mkdtemp(prefix="infc-worker-"))
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="tmp-", dir=scratch))
+    try:
+        yield folder
     finally:
-        # The worker may have left children behind; its session is theirs too.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _wait(

@@ -614,8 +614,13 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was(
     path = tmp_path / "m.onnx"
     onnx.save(conv_model(), path)
     command = [sys.executable, "-m", "infc", "tune", str(path), "--minutes", "5"]
+    temporary = tmp_path / "temporary"  # what is killed leaves files there
+    temporary.mkdir()
     process = subprocess.Popen(
-        command, env={**os.environ}, start_new_session=True, stderr=subprocess.DEVNULL
+        command,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )
     file = records.file_for(cpus.host())
     deadline = time.monotonic() + 120
@@ -653,7 +658,6 @@ def test_a_tuning_that_is_killed_goes_on_where_it_was(
         (["tune", "m.onnx", "-t", "openvino"], "E110", "`openvino` has no kernels"),
         (["tune", "m.onnx", "--trials", "-1"], "E110", "`--trials -1`"),
         (["tune", "m.onnx", "--minutes", "nan"], "E110", "`--minutes nan`"),
-        (["tune", "m.onnx", "--precision", "int8"], "E110", "quantised when it is compiled"),
         (["tune", "show"], "E209", "there is no tuning database"),
         (["tune", "show", "tvm"], "E209", "there is no tuning database"),
         (["tune", "prune", "m.onnx"], "E209", "cannot be read"),

@@ -6,9 +6,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,12 +17,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from infc import building, driver, targets
+from infc import building, driver, targets, workers
 from infc.bundle import open_bundle
 from infc.diagnostics import ExitCode
 from infc.request import Request, VerifyOptions, WorkerLimits
 
 LOOK_UP = targets.look_up
+CALL = workers.call
+HANGING_S = 6.0
 
 CASES = [
     ("segfault", "build", "E502", "SIGSEGV"),
@@ -61,6 +64,20 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`impatient("run")` limits that step of the evil back end: others may take long under load."""
+
+    def limit(action: str) -> None:
+        def call(job: workers.Call, limits: WorkerLimits, progress: Any = None) -> dict[str, Any]:
+            hangs = (job.module, job.action) == ("evil_back_end", action)
+            return CALL(job, replace(limits, timeout_s=HANGING_S) if hangs else limits, progress)
+
+        monkeypatch.setattr(workers, "call", call)
+
+    return limit
+
+
+@pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.onnx"
     onnx.save(
@@ -74,12 +91,18 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(("how", "when", "code", "says"), CASES)
 def test_a_misbehaving_worker_is_one_diagnostic(
-    evil: Path, model: Path, tmp_path: Path, how: str, when: str, code: str, says: str
+    evil: Path,
+    impatient: Callable[[str], None],
+    model: Path,
+    tmp_path: Path,
+    how: str,
+    when: str,
+    code: str,
+    says: str,
 ) -> None:
-    limits = WorkerLimits(
-        timeout_s=4.0 if how == "hang" else 60.0,
-        memory_bytes=2 << 30 if how == "memory" else None,
-    )
+    if how == "hang":
+        impatient(when)
+    limits = WorkerLimits(memory_bytes=2 << 30 if how == "memory" else None)
     request = Request(
         model, ("evil",), tmp_path / "out", options={"how": how, "when": when}, limits=limits,
         loaders=(),
@@ -100,13 +123,11 @@ def test_a_misbehaving_worker_is_one_diagnostic(
 
 
 def test_the_children_of_a_hanging_worker_die_with_it(
-    evil: Path, model: Path, tmp_path: Path
+    evil: Path, impatient: Callable[[str], None], model: Path, tmp_path: Path
 ) -> None:
-    request = Request(
-        model, ("evil",), tmp_path / "out", options={"how": "hang"},
-        limits=WorkerLimits(timeout_s=4.0), loaders=(),
-    )  # fmt: skip
-    driver.compile(request)
+    impatient("build")
+    out = tmp_path / "out"
+    driver.compile(Request(model, ("evil",), out, options={"how": "hang"}, loaders=()))
     pid = int(evil.read_text())
     for _ in range(50):
         if not _alive(pid):

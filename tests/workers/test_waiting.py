@@ -31,7 +31,13 @@ def reporting(payload):
         time.sleep(0.01)
     return {}
 
-ACTIONS = {"imported": imported, "slow": slow, "reporting": reporting}
+def leaving(payload):
+    import os, signal, tempfile
+    with open(payload["place"], "w") as stream:
+        stream.write(tempfile.mkdtemp())
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+ACTIONS = {"imported": imported, "slow": slow, "reporting": reporting, "leaving": leaving}
 """
 
 
@@ -85,3 +91,12 @@ def test_what_it_reports_is_passed_on_while_it_runs(tmp_path: Path) -> None:
 
 def test_a_limit_of_years(tmp_path: Path) -> None:
     assert workers.call(job(tmp_path, "slow", seconds=0), WorkerLimits(timeout_s=1e9)) == {}
+
+
+def test_a_worker_that_dies_leaves_nothing_in_the_temporary_folder(tmp_path: Path) -> None:
+    with pytest.raises(InfcError, match="E502"):
+        workers.call(job(tmp_path, "leaving", place=str(tmp_path / "place")), WorkerLimits())
+    left = Path((tmp_path / "place").read_text(encoding="utf-8"))
+    assert left.name
+    assert not left.exists()
+    assert not left.parent.exists()

@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from infc.diagnostics import (
-    Diagnostic,
-    ExitCode,
-    InfcError,
-    internal_error,
-    merged,
-)
+from infc.diagnostics import Diagnostic, ExitCode, InfcError, internal_error, merged
 
 if TYPE_CHECKING:
     from infc.output import Output

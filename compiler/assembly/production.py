@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infc import building, deferral, direct_path, loaders, own_calibration, tuning
+from infc import building, deferral, direct_path, kernel_tuning, loaders, own_calibration
 from infc.assembly.job import Job
 from infc.assembly.lowering import Legal
 from infc.diagnostics import Diagnostic
@@ -47,7 +47,7 @@ def produce(job: Job, legal: Legal) -> Product:
         job.request.limits,
     )
     artifact = _artifact(job, legal, samples)
-    warnings = (*remarks, *tuning.warnings(job.request.tuning, artifact))
+    warnings = (*remarks, *kernel_tuning.warnings(job.request.tuning, artifact))
     job.watch.start("rendering loaders")
     languages = _rendered(job, legal, artifact)
     entry, graph = job.artifact_folder / artifact.entry, job.scratch / "model.onnx"
@@ -59,7 +59,7 @@ def produce(job: Job, legal: Legal) -> Product:
 
 def _tune(job: Job, legal: Legal) -> None:
     job.watch.start("tuning")
-    job.watch.measured["tuning"] = tuning.tune(
+    job.watch.measured["tuning"] = kernel_tuning.tune(
         legal.model,
         job.request.model.name,
         job.end,

@@ -11,12 +11,7 @@ from infc import completion
 from infc.commands.packaging import package_options, require_servable, with_packages
 from infc.config import config_option
 from infc.options.declaring import path_argument, verb
-from infc.options.model import (
-    inputs_of,
-    model_options,
-    passes_of,
-    reading_of,
-)
+from infc.options.model import inputs_of, model_options, passes_of, reading_of
 from infc.options.precision import (
     budget_of,
     budget_options,
@@ -45,13 +40,7 @@ from infc.options.workers import (
     stand_in_option,
     toolchains_of,
 )
-from infc.request import (
-    Precision,
-    Request,
-    parse_io,
-    parse_loaders,
-    parse_options,
-)
+from infc.request import Precision, Request, parse_io, parse_loaders, parse_options
 
 if TYPE_CHECKING:
     from infc.output import Output

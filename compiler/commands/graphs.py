@@ -10,12 +10,7 @@ import click
 from infc import completion
 from infc.config import config_option
 from infc.options.declaring import external_data_option, output_option, path_argument, verb
-from infc.options.model import (
-    inputs_of,
-    model_options,
-    passes_of,
-    reading_of,
-)
+from infc.options.model import inputs_of, model_options, passes_of, reading_of
 from infc.options.precision import (
     budget_of,
     budget_options,
@@ -25,12 +20,7 @@ from infc.options.precision import (
 )
 from infc.options.proof import verify_of, verify_options
 from infc.options.pruning import labelled_options, prune_options, pruning_of
-from infc.options.workers import (
-    limits_of,
-    progress_of,
-    run_options,
-    toolchains_of,
-)
+from infc.options.workers import limits_of, progress_of, run_options, toolchains_of
 
 if TYPE_CHECKING:
     from infc.output import Output

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infc import completion
-from infc.diagnostics import (
-    CODES,
-    look_up,
-)
+from infc.diagnostics import CODES, look_up
 from infc.options.declaring import path_argument, verb
 
 if TYPE_CHECKING:

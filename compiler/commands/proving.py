@@ -23,10 +23,7 @@ from infc.options.workers import (
     toolchain_option,
     toolchains_of,
 )
-from infc.request import (
-    parse_dims,
-    parse_layers,
-)
+from infc.request import parse_dims, parse_layers
 
 if TYPE_CHECKING:
     from infc.output import Output

@@ -8,30 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from infc import completion
 from infc.diagnostics import fail
 from infc.options.declaring import Group, common_options, output_option, path_argument, verb_of
-from infc.options.model import (
-    inputs_of,
-    model_options,
-    passes_of,
-    reading_of,
+from infc.options.model import inputs_of, model_options, passes_of, reading_of
+from infc.options.precision import (
+    calibration_of,
+    calibration_options,
+    fallback_option,
+    keep_float_option,
 )
 from infc.options.target import back_end_options, precision_option, targets_option
-from infc.options.workers import (
-    device_option,
-    limits_of,
-    progress_of,
-    run_options,
-    toolchains_of,
-)
+from infc.options.workers import device_option, limits_of, progress_of, run_options, toolchains_of
 from infc.request import Precision, Request, VerifyOptions, parse_options
 from infc.tuning_options import TRIALS, budget_for
 
 if TYPE_CHECKING:
     from infc.output import Output
 
+OWN = ("--target", "--remote", "--quiet", "--verbose")
+"""Options that a build is given otherwise than the tuning before it."""
 DEFAULT = "model"
 """What `infc tune MODEL` means: `infc tune model MODEL`."""
 
@@ -70,7 +68,10 @@ def database_argument(name: str = "database", **more: Any) -> Callable[[Any], An
 database_output = output_option("FILE", help="File that the records go to; it is replaced.")
 
 
-@verb("infc tune model.onnx -t tvm --minutes 5")
+@verb(
+    "infc tune model.onnx -t tvm --minutes 5",
+    "infc tune model.onnx -t tvm --precision int8 --calibration photos",
+)
 @path_argument("model", completion.models)
 @targets_option("tvm")
 @click.option(
@@ -82,7 +83,10 @@ database_output = output_option("FILE", help="File that the records go to; it is
 @click.option("--minutes", type=float, metavar="M", help="End after so long.")
 @precision_option
 @back_end_options
+@keep_float_option
+@fallback_option
 @model_options
+@calibration_options
 @device_option
 @run_options
 def model(
@@ -97,7 +101,8 @@ def model(
     """Measure the kernels of MODEL.
 
     Ends after `--trials` or `--minutes`, whichever comes first; what is found is kept at once, and
-    the next call goes on from there.
+    the next call goes on from there. A kernel is found again by a build with the same model,
+    inputs, precision and calibration.
     """
     request = Request(
         model=model,
@@ -111,6 +116,9 @@ def model(
         limits=limits_of(rest),
         toolchains=toolchains_of(rest),
         reading=reading_of(rest),
+        calibration=calibration_of({**rest, "prune": None, "labelled": None}),
+        keep_float=frozenset(rest["keep_float"]),
+        fallback=Precision(rest["fallback"]),
         tuning=replace(budget_for(trials, minutes), remote=rest["remote"]),
     )
     with progress_of(rest) as progress:
@@ -118,7 +126,34 @@ def model(
         from infc.results.tuning import tuned
 
         found = tuning.tune_model(request, progress)
-    return tuned(found, brief=rest["quiet"])
+    from infc.commands.compiling import compile
+
+    return tuned(found, given_to(compile), brief=rest["quiet"])
+
+
+def given_to(other: click.Command) -> list[str]:
+    """What the user gave this verb that `other` takes, too: its words, without the targets."""
+    context = click.get_current_context()
+    taken = {name for parameter in other.params for name in (*parameter.opts, parameter.name)}
+    words = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        name = parameter.opts[-1] if isinstance(parameter, click.Argument) else parameter.opts[0]
+        given = source is ParameterSource.COMMANDLINE and parameter.expose_value
+        if not given or name not in taken or name in OWN:
+            continue
+        value = context.params[parameter.name or ""]
+        words += _words(parameter, name, value)
+    return words
+
+
+def _words(parameter: click.Parameter, name: str, value: Any) -> list[str]:
+    if isinstance(parameter, click.Argument):
+        return [str(value)]
+    if isinstance(value, bool):
+        return [name if value else (*parameter.secondary_opts, name)[0]]
+    values = value if parameter.multiple else (value,)
+    return [word for v in values for word in (name, str(v))]
 
 
 @verb()

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infc.formatting import (
-    count,
-    format_bytes,
-    format_shape,
-)
+from infc.formatting import count, format_bytes, format_shape
 from infc.output import Output
 
 if TYPE_CHECKING:
-    from infc.driver import (
-        FinishResult,
-        VerifyResult,
-    )
+    from infc.driver import FinishResult, VerifyResult
 from infc.results.figures import errors_table, stand_in_text, verdict
 from infc.results.text import labelled
 

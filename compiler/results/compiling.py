@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infc.diagnostics import ExitCode
-from infc.formatting import (
-    count,
-    format_bytes,
-    format_requirements,
-    format_seconds,
-)
+from infc.formatting import count, format_bytes, format_requirements, format_seconds
 from infc.output import Output
 
 if TYPE_CHECKING:
-    from infc.driver import (
-        CompileResult,
-        TargetResult,
-    )
+    from infc.driver import CompileResult, TargetResult
 from infc.results.figures import (
     kept_in_float,
     nodes,

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infc.formatting import (
-    columns,
-    count,
-    format_error,
-    format_seconds,
-    format_sqnr,
-    listed,
-)
+from infc.formatting import columns, count, format_error, format_seconds, format_sqnr, listed
 
 if TYPE_CHECKING:
-    from infc.driver import (
-        CompileResult,
-        OptimizeResult,
-    )
+    from infc.driver import CompileResult, OptimizeResult
 
 
 def passes_document(result: CompileResult | OptimizeResult) -> dict[str, Any]:

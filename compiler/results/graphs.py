@@ -6,25 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from infc.formatting import (
-    columns,
-    count,
-    format_bytes,
-)
+from infc.formatting import columns, count, format_bytes
 from infc.output import Output
 
 if TYPE_CHECKING:
-    from infc.driver import (
-        OptimizeResult,
-        QuantizeResult,
-    )
-from infc.results.figures import (
-    errors_table,
-    kept_in_float,
-    nodes,
-    passes_document,
-    pruned,
-)
+    from infc.driver import OptimizeResult, QuantizeResult
+from infc.results.figures import errors_table, kept_in_float, nodes, passes_document, pruned
 from infc.results.text import labelled
 
 

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from infc.diagnostics import ExitCode, printable
-from infc.formatting import (
-    columns,
-    count,
-    format_error,
-    format_sqnr,
-)
+from infc.formatting import columns, count, format_error, format_sqnr
 from infc.output import Output
 
 if TYPE_CHECKING:

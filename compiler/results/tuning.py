@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,24 +19,27 @@ if TYPE_CHECKING:
     from infc.databases import Database
 
 
-def tuned(rows: Sequence[TuneResult], *, brief: bool = False) -> Output:
-    """Of `tune MODEL`; a `brief` text is the path of each database."""
+def tuned(rows: Sequence[TuneResult], words: Sequence[str], *, brief: bool = False) -> Output:
+    """Of `tune MODEL`; a `brief` text is the path of each database.
+
+    `words` are what `infc compile` is given for the same model, but its targets.
+    """
     document = {
         "results": [{"target": r.target, "database": str(r.database), **r.found} for r in rows]
     }
     if brief:
         return Output(document, "\n".join(str(r.database) for r in rows))
-    return Output(document, "\n\n".join(_block(row) for row in rows))
+    return Output(document, "\n\n".join(_block(row, words) for row in rows))
 
 
-def _block(row: TuneResult) -> str:
+def _block(row: TuneResult, words: Sequence[str]) -> str:
     found = row.found
     measured = f"{found['measured']} of {count(found['kernels'], 'kernel')}"
     lines = [
         ("measured", measured),
         ("found", tuned_text(found)),
         ("database", f"{row.database}, {count(found['records'], 'record')}"),
-        ("next", f"infc compile MODEL -t {row.target}"),
+        ("next", shlex.join(["infc", "compile", *words, "-t", row.target])),
     ]
     return f"{click.style(row.target, bold=True, fg='green')}\n{labelled(lines)}"
 

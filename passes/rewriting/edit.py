@@ -9,12 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from infc.passes.rewriting.constants import Array
-from infc.passes.rewriting.nodes import (
-    WITH_BODY,
-    graphs,
-    is_op,
-    opset,
-)
+from infc.passes.rewriting.nodes import WITH_BODY, graphs, is_op, opset
 from infc.passes.rewriting.shapes import Dim
 
 Rule = Callable[[ir.Node, "Edit"], bool]

@@ -12,9 +12,7 @@ from infc import completion
 from infc.import_options import ImportOptions
 from infc.input_spec import InputSpec
 from infc.options.declaring import together
-from infc.request import (
-    PassOptions,
-)
+from infc.request import PassOptions
 
 pass_options = together(
     click.option(

@@ -9,9 +9,7 @@ from typing import Any
 import click
 
 from infc.options.declaring import together
-from infc.request import (
-    VerifyOptions,
-)
+from infc.request import VerifyOptions
 
 reference_options = together(
     click.option(

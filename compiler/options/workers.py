@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from infc.request import (
-    WorkerLimits,
-    parse_bytes,
-    parse_toolchains,
-)
+from infc.request import WorkerLimits, parse_bytes, parse_toolchains
 
 if TYPE_CHECKING:
     from infc.progress import ProgressLine

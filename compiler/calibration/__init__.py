@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from infc.calibration.data import Samples
     from infc.calibration.ranges import Ranges
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 """Part of every key: raised when the same model and data would give other ranges."""
 CHECKPOINT_S = 10.0
 """How often the ranges of the samples so far are kept: 30 ms for a hundred tensors."""
@@ -110,8 +110,7 @@ def calibrate(
                 writing.result()  # where that is what ails it
                 raise
     finally:
-        observed.path.unlink(missing_ok=True)
-        observed.weights.unlink(missing_ok=True)
+        observed.remove()
     ranges = load(output)
     found = tuple(Diagnostic.from_json(row) for row in answer["diagnostics"])
     if data:

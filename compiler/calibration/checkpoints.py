@@ -57,26 +57,33 @@ class Kept:
         """The file of the samples' digests."""
         return f"{self.path}.samples"
 
-    def save(
-        self, ranges: Ranges, digests: Sequence[str] | None = None, *, now: bool = False
-    ) -> Ranges:
-        """Replace the files, each in one rename, if it is time, or `now`; return the ranges.
+    def save(self, ranges: Ranges, digests: Sequence[str] | None = None) -> None:
+        """Replace the files, each in one rename, if it is time.
 
         `digests` are those of the samples, of which more may have been read than were measured. A
         full disk costs no more than that.
         """
+        if self.path and time.monotonic() - self._saved >= self.every_s:
+            self._keep(ranges, digests)
+            self._saved = time.monotonic()
+
+    def finish(self, ranges: Ranges, digests: Sequence[str] | None) -> str:
+        """The text of the ranges of all samples.
+
+        With `digests`, which another run will compare with its own, they are kept, too.
+        """
+        return ranges.dump() if digests is None else self._keep(ranges, digests)
+
+    def _keep(self, ranges: Ranges, digests: Sequence[str] | None) -> str:
         from infc.calibration.repetition import fingerprint_of
 
-        time_s = time.monotonic()
-        if not now and (not self.path or time_s - self._saved < self.every_s):
-            return ranges
-        self._saved = time_s
         if digests is not None:
             done = digests[: ranges.samples]
             ranges = replace(ranges, data=fingerprint_of(done))
             self._write(self.digests, "\n".join(done))
-        self._write(self.path, ranges.dump())
-        return ranges
+        text = ranges.dump()
+        self._write(self.path, text)
+        return text
 
     def _write(self, path: str, text: str) -> None:
         if not self.path:

@@ -13,6 +13,7 @@ first of 32 samples would weigh 73 %. Means are what bias correction needs: M. N
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 SUBSET = 1 << 15
 """Values of a tensor and sample that are counted, at most; extremes and means see all of them."""
+WELL_KNOWN = 32
+"""After so many samples fewer values of each are counted: there are a million of most tensors."""
+LEAST_SUBSET = SUBSET // 8
 CHUNK = 1 << 17
 """Values that are looked at together: 512 KiB, which stay in the second cache."""
 MAX_CHANNELS = 1 << 16
@@ -54,6 +58,25 @@ class Statistics:
     histogram: Histogram
     axis: int | None
     means: Array | None
+
+    @classmethod
+    def of_sample(
+        cls, low: float, high: float, subset: Subset, axis: int | None, means: Array | None
+    ) -> Statistics:
+        """Of one sample, whose values are all finite; `axis` is not negative."""
+        return cls(
+            samples=1,
+            elements=subset.size,
+            nans=0,
+            infinities=0,
+            low=low,
+            high=high,
+            average_low=low,
+            average_high=high,
+            histogram=Histogram.of(subset.values, subset.stride, max(abs(low), abs(high))),
+            axis=axis,
+            means=means,
+        )
 
     @property
     def finite(self) -> bool:
@@ -93,6 +116,15 @@ class Statistics:
         )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Subset:
+    """Every `stride`-th of the `size` finite float32 values of a tensor: (n,)."""
+
+    values: Array
+    stride: int
+    size: int
+
+
 def observe(array: Array, axis: int | None, sample: int) -> Statistics:
     """Statistics of one sample of a tensor, of any shape and number type.
 
@@ -101,37 +133,44 @@ def observe(array: Array, axis: int | None, sample: int) -> Statistics:
     """
     with np.errstate(over="ignore"):  # a float64 beyond float32 counts as infinite
         values = np.asarray(array, dtype=np.float32, order="C")
-    axis = axis % values.ndim if axis is not None and -values.ndim <= axis < values.ndim else None
+    axis = axis_in(values.ndim, axis)
     flat, nans, infinities = values.reshape(-1), 0, 0
     low, high, means = scan(values, axis)
     if not (math.isfinite(low) and math.isfinite(high)):
         nans, infinities = int(np.isnan(flat).sum()), int(np.isinf(flat).sum())
         flat, means = flat[np.isfinite(flat)], None
         low, high = (float(flat.min()), float(flat.max())) if flat.size else (0.0, 0.0)
-    stride = stride_of(values.shape, flat.size)
-    start = int((sample + 1) * GOLDEN % 1.0 * stride)
-    magnitude = max(abs(low), abs(high))
-    return Statistics(
-        samples=1 if flat.size else 0,
-        elements=int(flat.size),
-        nans=nans,
-        infinities=infinities,
-        low=low,
-        high=high,
-        average_low=low,
-        average_high=high,
-        histogram=Histogram.of(flat[start::stride], stride, magnitude),
-        axis=axis,
-        means=means,
-    )
+    start, stride = places_of(values.shape, flat.size, sample)
+    subset = Subset(flat[start::stride], stride, int(flat.size))
+    found = Statistics.of_sample(low, high, subset, axis, means)
+    if flat.size and not nans and not infinities:
+        return found
+    return replace(found, samples=1 if flat.size else 0, nans=nans, infinities=infinities)
 
 
-def stride_of(shape: tuple[int, ...], size: int) -> int:
-    """The least step that leaves at most SUBSET of `size` values and shares no factor with `shape`.
+def axis_in(rank: int, axis: int | None) -> int | None:
+    """`axis` of a tensor of `rank`, counted from the front; None where it has no such axis."""
+    return axis % rank if axis is not None and -rank <= axis < rank else None
+
+
+def places_of(shape: tuple[int, ...], size: int, sample: int) -> tuple[int, int]:
+    """The first value that is counted of sample number `sample`, and the step to the next.
+
+    At most SUBSET of `size` values are, of later samples as many as keep what is known of all of
+    them growing with the logarithm of their number, down to LEAST_SUBSET.
+    """
+    most = max(SUBSET * WELL_KNOWN // max(sample + 1, WELL_KNOWN), LEAST_SUBSET)
+    stride = stride_of(shape, size, most)
+    return int((sample + 1) * GOLDEN % 1.0 * stride), stride
+
+
+@functools.lru_cache(maxsize=4096)
+def stride_of(shape: tuple[int, ...], size: int, most: int = SUBSET) -> int:
+    """The least step that leaves at most `most` of `size` values and shares no factor with `shape`.
 
     A step that divides a dimension would see some rows or channels only.
     """
-    stride = -(-size // SUBSET)
+    stride = -(-size // most)
     while stride > 1 and any(math.gcd(stride, dim) > 1 for dim in shape if dim > 1):
         stride += 1
     return max(stride, 1)

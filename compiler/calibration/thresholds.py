@@ -164,29 +164,34 @@ def _entropy(s: Statistics, low: float, high: float, _p: float, grid: Grid) -> R
     below = np.stack([sums - bins.mass, sums], axis=1).ravel()
 
     def cost(lows: Array, highs: Array) -> Array:
-        rows = zip(*grid.levels(lows, highs), strict=True)
-        return np.array([divergence(knots, below, *map(float, row)) for row in rows])
+        return divergence(knots, below, *grid.levels(lows, highs))
 
     return _search(cost, low, high, grid)
 
 
-def divergence(knots: Array, below: Array, scale: float, least: float, greatest: float) -> float:
-    """KL(values || values on the grid), in nats; `below` (B,) is the mass below `knots` (B,)."""
-    cells = int(greatest - least) + 1
-    edges = (least - 0.5 + np.arange(cells * BINS_PER_LEVEL + 1) / BINS_PER_LEVEL) * scale
-    mass = np.interp(edges, knots, below)
-    inside = np.diff(mass).reshape(cells, BINS_PER_LEVEL)
+def divergence(knots: Array, below: Array, scale: Array, least: Array, greatest: Array) -> Array:
+    """KL(values || values on the grid) (K,), in nats, of K grids that have as many levels each.
+
+    They are the multiples `least` to `greatest` of `scale` (K,); `below` (B,) is the mass below
+    `knots` (B,).
+    """
+    cells = int(greatest[0] - least[0]) + 1
+    steps = np.arange(cells * BINS_PER_LEVEL + 1) / BINS_PER_LEVEL - 0.5
+    mass = np.interp((least[:, None] + steps) * scale[:, None], knots, below)
     total = below[-1]
+    inside = np.diff(mass, axis=1).reshape(-1, cells, BINS_PER_LEVEL)
     held = inside > 0
-    level = inside.sum(axis=1) / np.maximum(held.sum(axis=1), 1)
-    quantised = np.where(held, level[:, None], 0.0).ravel() / max(inside.sum(), LEAST_SHARE)
-    reference = inside.ravel() / total
+    of_level = inside.sum(axis=2)
+    level = of_level / np.maximum(held.sum(axis=2), 1)
+    level /= np.maximum(of_level.sum(axis=1), LEAST_SHARE)[:, None]
+    quantised = np.maximum(held * level[:, :, None], LEAST_SHARE).reshape(len(mass), -1)
+    reference = inside.reshape(len(mass), -1) / total
     # The mass beyond the grid, which is what clipping adds to its ends.
-    reference[0] += mass[0] / total
-    reference[-1] += 1 - mass[-1] / total
-    some = reference > 0
-    ratio = reference[some] / np.maximum(quantised[some], LEAST_SHARE)
-    return float(reference[some] @ np.log(ratio))
+    reference[:, 0] += mass[:, 0] / total
+    reference[:, -1] += 1 - mass[:, -1] / total
+    ratio = np.divide(reference, quantised, out=np.ones_like(reference), where=reference > 0)
+    costs: Array = (reference * np.log(ratio)).sum(axis=1)
+    return costs
 
 
 def _search(cost: Objective, low: float, high: float, grid: Grid) -> Range:

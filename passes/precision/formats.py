@@ -30,10 +30,14 @@ does. bfloat16 has 8 bits everywhere and no such limit.
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A reduced precision: its ONNX type, greatest finite value, and greatest exact integer."""
+    """A reduced precision: its ONNX type, greatest finite value, and greatest exact integer.
+
+    Below `least` its numbers have fewer bits than above.
+    """
 
     name: str
     dtype: ir.DataType
+    least: float
     largest: float
     exact_integer: int
     narrow: bool
@@ -63,8 +67,10 @@ class Format:
 
 
 FORMATS = {
-    "float16": Format("float16", ir.DataType.FLOAT16, 65504.0, 2048, narrow=True),
-    "bfloat16": Format("bfloat16", ir.DataType.BFLOAT16, 3.3895313892515355e38, 256, narrow=False),
+    "float16": Format("float16", ir.DataType.FLOAT16, 2.0**-14, 65504.0, 2048, narrow=True),
+    "bfloat16": Format(
+        "bfloat16", ir.DataType.BFLOAT16, 2.0**-126, 3.3895313892515355e38, 256, narrow=False
+    ),
 }
 
 

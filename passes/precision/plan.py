@@ -181,7 +181,10 @@ def _name(value: ir.Value | None) -> str:
 
 
 class _Large:
-    """The values that are beyond the type's headroom, measured so or guessed, each with why."""
+    """The values that are beyond the type's headroom, measured so or guessed, each with why.
+
+    Beside them stand those that were measured to be so small that the type has no bits for them.
+    """
 
     def __init__(self, plan: Plan, holding: frozenset[ir.Value]) -> None:
         self._plan = plan
@@ -191,8 +194,8 @@ class _Large:
         self._guessed: dict[ir.Value, str] = {}
 
     def measure(self, values: Iterable[ir.Value]) -> None:
-        """Note those of `values` that were measured to be too large."""
-        limit = self._plan.wishes.form.headroom
+        """Note those of `values` that were measured to be too large, or too small."""
+        limit, least = self._plan.wishes.form.headroom, self._plan.wishes.form.least
         for value in values:
             found = self._ranges.get(_name(value))
             if found is None or value.dtype != ir.DataType.FLOAT:
@@ -202,6 +205,8 @@ class _Large:
                 self._plan.overflow[_name(value)] = found
                 peak = max(-found.low, found.high)
                 self._measured[value] = f"`{value.name}` reaches {peak:.3g}"
+            elif 0 < max(-found.low, found.high) < least:
+                self._measured[value] = f"`{value.name}` is less than {least:.2g}"
 
     def reason(self, node: ir.Node, slots: Slots | None) -> str:
         """Why `node` may not touch its values in the lower type; "" where it may."""

@@ -240,6 +240,12 @@ def test_half_of_the_range_is_kept_free() -> None:
     assert "`a` reaches 4e+04" in why(record).values()
 
 
+def test_what_is_too_small_for_the_type_stays() -> None:
+    """A network with random weights may fade away layer by layer: 1e-22 is 0 in float16."""
+    record = convert(parsed(OVERFLOWING), "float16", ranges={"a": Range(-1e-6, 3e-5)})
+    assert why(record)["MatMul(a)"] == "`a` is less than 6.1e-05"
+
+
 def test_bfloat16_does_not_overflow() -> None:
     model = parsed(OVERFLOWING.replace('"" : 17', '"" : 22'))
     record = convert(model, "bfloat16", ranges={"b": Range(-1e5, 1e30)})

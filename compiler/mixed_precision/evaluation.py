@@ -18,7 +18,7 @@ from infc import building
 from infc.comparison import Threshold, compare, is_floating
 from infc.mixed_precision.metrics import open_metric
 from infc.quantization import Range, Scheme
-from infc.quantizing import Calibrated, Method, chosen
+from infc.quantizing import Calibrated, chosen
 from infc.request import CalibrationOptions
 from infc.signature import load_tensors
 from infc.targets import RunJob
@@ -129,15 +129,13 @@ class Subject:
         self._ranges = Path(payload["ranges"])
         # The data is not needed any more: only what ranges are chosen by.
         self._calibration = CalibrationOptions("-", **payload["calibration"])
-        self._methods = {name: Method(*row) for name, row in payload["methods"].items()}
 
     def scales(self, scheme: Scheme) -> tuple[dict[str, Range], dict[str, Array]]:
         """The ranges and means that a target of `scheme` is quantised with."""
         from infc.calibration.ranges import load
 
         ranges = load(self._ranges)
-        subject = Calibrated(self.model, ranges, self._calibration, (), (), self._methods)
-        return chosen(subject, scheme)
+        return chosen(Calibrated(self.model, ranges, self._calibration, (), ()), scheme)
 
     def figures(self, model: ir.Model, runs: int | None, labelled: int | None) -> Figures:
         """Of `model`, on so many runs at most, spread evenly (None: all); 0 leaves a figure out.

@@ -97,10 +97,6 @@ def prepare(
         "feeds": [str(folder.resolve()) for folder in feeds],
         "reference": [str(folder.resolve()) for folder in answers],
         "calibration": {"method": calibration.method, "percentile": calibration.percentile},
-        "methods": {
-            name: [method.name, method.percentile]
-            for name, method in (calibrated.methods if calibrated is not None else {}).items()
-        },
         "labelled": {"feeds": []},
         "budget": asdict(options),
     }
@@ -171,7 +167,6 @@ def _sensitivity(
     stable = bool(data) and (not row["feeds"] or (options.metric == TOP1 and row["data"]))
     key = cache_key(
         *(model, data, row.get("data"), job["calibration"], scheme_to_json(CANONICAL)),
-        *((job["methods"].get(CANONICAL.name),) if job["methods"] else ()),
         *(MEASURED_RUNS, MEASURED_LABELLED),
     )
     place = cache_folder() / "sensitivity" / f"{key}.json"

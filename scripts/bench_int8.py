@@ -11,7 +11,8 @@ The peers get infc's optimised graph at opset 17: neither folds BatchNorm where 
 inputs, and both want opset 13 for weights per channel; NNCF the source model at opset 17 where it
 refuses that (an empty name, which stands for an input left out). Every tool runs in a process of
 its own and takes the same samples. Of each output the SQNR in dB against the float model; and the
-subject's own figures, in percent.
+subject's own figures, in percent. With `--seeds N` all of it N times, on other samples: the means,
+and their standard errors.
 
 Latency, with `--latency`: all tools' graphs compiled by infc, Q/DQ kept as it came, run through the
 C++ loader on one thread; the bundles take turns, least and median over the rounds.
@@ -171,37 +172,75 @@ def accuracy(subject: Subject, folder: Path, tools: list[str]) -> dict[str, Any]
     return table
 
 
-def behind(name: str, table: dict[str, Any]) -> list[str]:
-    """Where infc's default method loses more than a peer's best does.
+def over_seeds(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all seeds by runtime, tool and name: (seeds, values of the name).
 
-    What INT8 gains on the float model is luck, and nobody's merit.
+    Where a tool failed for one of them, what it said.
+    """
+    out: dict[str, Any] = {}
+    for runtime, rows in tables[0].items():
+        of_runtime = out[runtime] = {}
+        for tool, row in rows.items():
+            all_ = [table[runtime][tool] for table in tables]
+            errors = [r["error"] for r in all_ if "error" in r]
+            of_runtime[tool] = (
+                {"error": errors[0]}
+                if errors
+                else {what: np.array([np.atleast_1d(r[what]) for r in all_]) for what in row}
+            )
+    return out
+
+
+def standard_error(values: Array) -> Array:
+    """That of the mean over the first axis; 0 for one value."""
+    count = len(values)
+    spread = values.std(axis=0, ddof=1) if count > 1 else np.zeros(values.shape[1:])
+    return np.asarray(spread / math.sqrt(count))
+
+
+def behind(name: str, table: dict[str, Any]) -> list[str]:
+    """Where infc's default method loses more than a peer does, of figures `over_seeds`.
+
+    With several seeds a difference counts beyond twice its standard error: both tools had the same
+    samples. What INT8 gains on the float model is luck, and nobody's merit.
     """
     import infc
 
     faults = []
     for runtime, rows in table.items():
         ours = rows.get(f"infc {infc.CalibrationOptions('data').method}")
-        theirs = {t: r for t, r in rows.items() if t in PEERS and "error" not in r}
-        if ours is None or not theirs:
+        if ours is None:
             continue
         if "error" in ours:
             faults.append(f"{name} in {runtime}: {ours['error']}")
             continue
-        for what in ours:
-            mine, others = np.array(ours[what]), [np.array(r[what]) for r in theirs.values()]
-            best = np.minimum(np.max(others, axis=0), rows["float"][what])
-            if (mine < best).any():
-                faults.append(f"{name} in {runtime}: {what} {ours[what]}, a peer {best.tolist()}")
+        for tool, theirs in rows.items():
+            if tool not in PEERS or "error" in theirs:
+                continue
+            for what in ours:
+                gap = ours[what] - np.minimum(theirs[what], rows["float"][what])
+                error = standard_error(gap)
+                if (gap.mean(axis=0) < -2 * error).any():
+                    figures = f"{gap.mean(axis=0).round(2).tolist()} +- {error.round(2).tolist()}"
+                    faults.append(f"{name} in {runtime}: {what} to {tool}: {figures}")
     return faults
 
 
 def show(name: str, table: dict[str, Any]) -> None:
-    """The table of one subject."""
+    """The table of one subject, of figures `over_seeds`: the mean, and its standard error."""
     for runtime, rows in table.items():
         print(f"{name} in {runtime}")
         for tool, row in rows.items():
-            words = [f"{what} {value}" for what, value in row.items()]
-            print(f"  {tool:18} {'   '.join(words)}", flush=True)
+            print(
+                f"  {tool:18} {'   '.join(f'{w} {_words(v)}' for w, v in row.items())}", flush=True
+            )
+
+
+def _words(values: Any) -> str:
+    if isinstance(values, str):
+        return values
+    pairs = zip(values.mean(axis=0), standard_error(values), strict=True)
+    return ", ".join(f"{m:.2f}" + (f" +- {e:.2f}" if len(values) > 1 else "") for m, e in pairs)
 
 
 def main() -> int:
@@ -210,6 +249,7 @@ def main() -> int:
     parser.add_argument("subjects", nargs="*", metavar="MODEL", help=", ".join(SUBJECTS))
     tools = [*(f"infc {m}" for m in METHODS), *PEERS]
     parser.add_argument("--tools", default=",".join(tools), help="comma-separated subset")
+    parser.add_argument("--seeds", type=int, default=1, help="so many draws of the data")
     parser.add_argument("--latency", action="store_true", help="latency instead of accuracy")
     parser.add_argument("--rounds", type=int, default=5, help="of --latency")
     parser.add_argument("--keep", type=Path, help="folder in which the graphs are left")
@@ -222,13 +262,17 @@ def main() -> int:
         if options.latency:
             return bench_int8_latency.main(models, kept, options)
         for name in options.subjects or SUBJECTS:
-            folder = kept / name
-            folder.mkdir(parents=True, exist_ok=True)
             chosen = [tool for tool in tools if tool in options.tools.split(",")]
-            tables[name] = accuracy(SUBJECTS[name](models, folder), folder, chosen)
-            faults += behind(name, tables[name])
+            tables[name] = []
+            for seed in range(options.seeds):
+                folder = kept / (f"{name} {seed}" if seed else name)
+                folder.mkdir(parents=True, exist_ok=True)
+                subject = SUBJECTS[name](models, folder, seed)
+                tables[name].append(accuracy(subject, folder, chosen))
+            table = over_seeds(tables[name])
+            faults += behind(name, table)
             if not options.json:
-                show(name, tables[name])
+                show(name, table)
     if options.json:
         print(json.dumps({"subjects": tables, "behind": faults}, indent=2))
     else:

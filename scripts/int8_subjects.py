@@ -11,15 +11,17 @@
                     states carried on; the inputs of either are recorded from the float models
 
 Labels where there are any: accuracy. Detectors: the float model's boxes count as the truth.
+Another seed gives other samples, made or drawn, and other photos to calibrate on; hand_keypoint and
+digits are judged on the same rows.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -43,6 +45,13 @@ class Subject:
     calibrate: dict[str, Array]
     test: dict[str, Array]
     judge: Callable[[Outputs, Outputs], dict[str, float]] | None = None
+
+
+class Maker(Protocol):
+    """Makes a subject of the real models and data in `models`; what it writes goes to `scratch`."""
+
+    def __call__(self, models: Path, scratch: Path, seed: int = 0) -> Subject:
+        """The subject with the samples of `seed`."""
 
 
 def run(path: Path, data: dict[str, Array], plain: bool = False) -> Outputs:
@@ -78,7 +87,7 @@ def accuracy(labels: Array) -> Callable[[Outputs, Outputs], dict[str, float]]:
     return judge
 
 
-def digits(models: Path, scratch: Path) -> Subject:
+def digits(models: Path, scratch: Path, seed: int = 0) -> Subject:
     sys.path.append(str(ROOT / "examples" / "digits"))
     import train
 
@@ -88,15 +97,16 @@ def digits(models: Path, scratch: Path) -> Subject:
         return (rows.reshape(-1, 1, 8, 8) / train.GREY_MAX).astype(np.float32)
 
     path = ROOT / "examples" / "digits" / "digits.onnx"
-    data = {"image": images(pixels[:300])}, {"image": images(held_out)}
+    some = drawn(range(len(pixels)), seed)[:300]
+    data = {"image": images(pixels[some])}, {"image": images(held_out)}
     return Subject(path, *data, accuracy(labels))
 
 
-def hand_keypoint(models: Path, scratch: Path) -> Subject:
+def hand_keypoint(models: Path, scratch: Path, seed: int = 0) -> Subject:
     folder = models / "hand_keypoint"
     rows = np.loadtxt(folder / "keypoint.csv", delimiter=",", dtype=np.float32)
     path = keras(folder / "keypoint_classifier.hdf5", scratch)
-    some = np.random.default_rng(0).permutation(len(rows))[:300]
+    some = np.random.default_rng(seed).permutation(len(rows))[:300]
     data = {"x": rows[some, 1:]}, {"x": rows[:, 1:]}
     return Subject(path, *data, accuracy(rows[:, 0]))
 
@@ -109,8 +119,8 @@ def keras(source: Path, scratch: Path) -> Path:
     return scratch / f"{source.stem}.onnx"
 
 
-def autoencoder(models: Path, scratch: Path) -> Subject:
-    rng = np.random.default_rng(0)
+def autoencoder(models: Path, scratch: Path, seed: int = 0) -> Subject:
+    rng = np.random.default_rng(seed)
     path = keras(models / "mlperf_tiny" / "ad01.h5", scratch)
     rows = [np.concatenate([log_mel_frames(machine(rng)) for _ in range(8)]) for _ in range(2)]
     return Subject(path, {"x": rows[0]}, {"x": rows[1]})
@@ -131,26 +141,33 @@ def piece(rng: Any, photo: Any, side: int, least: float) -> Array:
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
 
-def halves(images: list[Any]) -> tuple[list[Any], list[Any]]:
+def drawn(rows: Sequence[Any], seed: int) -> list[Any]:
+    """`rows` in an order of their own for each `seed`; as they are for 0."""
+    order = np.random.default_rng(seed).permutation(len(rows)) if seed else range(len(rows))
+    return [rows[i] for i in order]
+
+
+def halves(images: list[Any], seed: int) -> tuple[list[Any], list[Any]]:
     """Two thirds to calibrate on, each third one to judge by."""
+    images = drawn(images, seed)
     return [p for i, p in enumerate(images) if i % 3 < 2], images[2::3]
 
 
-def resnet(models: Path, scratch: Path) -> Subject:
-    rng = np.random.default_rng(0)
+def resnet(models: Path, scratch: Path, seed: int = 0) -> Subject:
+    rng = np.random.default_rng(seed)
     path = keras(models / "mlperf_tiny" / "pretrainedResnet.h5", scratch)
-    parts = halves(photos(models / "fastestdet", models / "ultraface"))
+    parts = halves(photos(models / "fastestdet", models / "ultraface"), seed)
     data = [
         np.stack([piece(rng, part[i % len(part)], 32, 0.3) for i in range(200)]) for part in parts
     ]
     return Subject(path, {"x": data[0]}, {"x": data[1]})
 
 
-def ultraface(version: str) -> Callable[[Path, Path], Subject]:
-    def make(models: Path, scratch: Path) -> Subject:
+def ultraface(version: str) -> Maker:
+    def make(models: Path, scratch: Path, seed: int = 0) -> Subject:
         folder = models / "ultraface"
         data = []
-        for part in halves(photos(folder)):
+        for part in halves(photos(folder), seed):
             pixels = np.stack([np.asarray(p.resize((320, 240)), np.float32) for p in part])
             rows = np.ascontiguousarray(((pixels - 127) / 128).transpose(0, 3, 1, 2))
             data.append({"input": rows})
@@ -166,9 +183,9 @@ def faces(outputs: Outputs, i: int) -> tuple[Array, Array, Array]:
     return scores, outputs[1][i], np.zeros(scores.size)
 
 
-def fastestdet(models: Path, scratch: Path) -> Subject:
-    rng = np.random.default_rng(0)
-    parts = halves(photos(models / "fastestdet", models / "ultraface"))
+def fastestdet(models: Path, scratch: Path, seed: int = 0) -> Subject:
+    rng = np.random.default_rng(seed)
+    parts = halves(photos(models / "fastestdet", models / "ultraface"), seed)
     data = []
     for part, count in zip(parts, (64, 40), strict=True):
         pixels = [piece(rng, part[i % len(part)], 352, 0.6) for i in range(count)]
@@ -232,9 +249,9 @@ def overlap(box: Array, others: Array) -> Array:
     return np.asarray(shared / ((box[2:] - box[:2]).prod() + area - shared))
 
 
-def dtln(number: int) -> Callable[[Path, Path], Subject]:
-    def make(models: Path, scratch: Path) -> Subject:
-        parts = [recorded(models, seed)[number - 1] for seed in (0, 1)]
+def dtln(number: int) -> Maker:
+    def make(models: Path, scratch: Path, seed: int = 0) -> Subject:
+        parts = [recorded(models, 2 * seed + part)[number - 1] for part in (0, 1)]
         return Subject(models / "dtln" / f"model_{number}.onnx", *parts)
 
     return make
@@ -269,7 +286,7 @@ def recorded(models: Path, seed: int, seconds: float = 3.0) -> tuple[dict[str, A
     )
 
 
-SUBJECTS: dict[str, Callable[[Path, Path], Subject]] = {
+SUBJECTS: dict[str, Maker] = {
     "digits": digits,
     "hand_keypoint": hand_keypoint,
     "autoencoder": autoencoder,

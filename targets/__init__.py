@@ -179,6 +179,8 @@ class LoaderSpec:
     library_path: Callable[[], list[Path]]
     headers: str = ""
     """The folder in `templates/cpp/adaptors` that its headers are in; "" is the adaptor's name."""
+    templates: Path | None = None
+    """The folder in place of `templates/`, for a back end of another distribution; None is ours."""
 
 
 class BackEnd(Protocol):

@@ -20,7 +20,7 @@ from infc.loaders.recipe import Recipe
 from infc.loaders.rendering import fill, plain, plain_folder
 from infc.loaders.signature import Signature
 from infc.request import WorkerLimits
-from infc.targets import Artifact, Target, back_end
+from infc.targets import Artifact, LoaderSpec, Target, back_end
 from infc.targets.abilities import cross_of, loader_of
 from infc.workers.versions import versions
 
@@ -51,13 +51,7 @@ def render(
     (folder / "runtime").mkdir(parents=True)
     for name in RUNTIME_FILES:
         (folder / "runtime" / name).write_text(plain(f"cpp/runtime/{name}"), encoding="utf-8")
-    (folder / "adaptor.cpp").write_text(plain(f"cpp/adaptors/{spec.adaptor}.cpp"), encoding="utf-8")
-    (folder / "sdk.cmake").write_text(
-        plain(f"cmake/adaptors/{spec.adaptor}.cmake"), encoding="utf-8"
-    )
-    for name, text in plain_folder(f"cpp/adaptors/{spec.headers or spec.adaptor}").items():
-        (folder / "adaptor").mkdir(exist_ok=True)
-        (folder / "adaptor" / name).write_text(text, encoding="utf-8")
+    _write_adaptor(folder, spec)
     values = {**layout(signature), **_facts(target, artifact, model), "recipe": recipe}
     name = signature.name
     cross = cross_of(back_end(target.back_end), target)
@@ -74,6 +68,16 @@ def render(
         "README.md": "README.md.j2",
     }.items():
         (folder / file).write_text(fill(f"cpp/{template}", values), encoding="utf-8")
+
+
+def _write_adaptor(folder: Path, spec: LoaderSpec) -> None:
+    """Copy the back end's adaptor, its headers, and what finds its SDK."""
+    name, root = spec.adaptor, spec.templates
+    (folder / "adaptor.cpp").write_text(plain(f"cpp/adaptors/{name}.cpp", root), encoding="utf-8")
+    (folder / "sdk.cmake").write_text(plain(f"cmake/adaptors/{name}.cmake", root), encoding="utf-8")
+    for file, text in plain_folder(f"cpp/adaptors/{spec.headers or name}", root).items():
+        (folder / "adaptor").mkdir(exist_ok=True)
+        (folder / "adaptor" / file).write_text(text, encoding="utf-8")
 
 
 def _facts(target: Target, artifact: Artifact, model: Path) -> dict[str, Any]:

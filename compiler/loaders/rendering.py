@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infc import __version__
@@ -36,14 +37,14 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     return _environment().get_template(template).render(version=__version__, **values)
 
 
-def plain(path: str) -> str:
-    """The text of `templates/<path>`, a file that is copied as it is."""
-    return files("infc.templates").joinpath(path).read_text(encoding="utf-8")
+def plain(path: str, root: Path | None = None) -> str:
+    """The text of `templates/<path>`, or of `path` in `root`: a file that is copied as it is."""
+    return (root or files("infc.templates")).joinpath(path).read_text(encoding="utf-8")
 
 
-def plain_folder(path: str) -> dict[str, str]:
-    """The texts of the files in `templates/<path>`, by name; none where there is no folder."""
-    folder = files("infc.templates").joinpath(path)
+def plain_folder(path: str, root: Path | None = None) -> dict[str, str]:
+    """The texts of the files in that folder, by name; none where there is no folder."""
+    folder = (root or files("infc.templates")).joinpath(path)
     if not folder.is_dir():
         return {}
     return {f.name: f.read_text(encoding="utf-8") for f in folder.iterdir() if f.is_file()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -17,7 +18,7 @@ from infc.diagnostics import InfcError
 from infc.loaders import rendering
 from infc.loaders.signature import describe
 from infc.signature import DTYPES, TensorSpec
-from infc.targets import BACK_ENDS, Artifact, Target
+from infc.targets import BACK_ENDS, Artifact, Target, onnxruntime
 from infc.workers.versions import NOTE
 
 BLESS = os.environ.get("INFC_BLESS") == "1"
@@ -198,3 +199,24 @@ def test_every_generated_signature_compiles(
         ):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
+
+
+def test_a_back_end_from_elsewhere_brings_its_own_adaptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    for place, text in {
+        "cpp/adaptors/theirs.cpp": "// their adaptor",
+        "cpp/adaptors/theirs/theirs.h": "// their header",
+        "cmake/adaptors/theirs.cmake": "# their SDK",
+    }.items():
+        (own / place).parent.mkdir(parents=True, exist_ok=True)
+        (own / place).write_text(text)
+    spec = dataclasses.replace(onnxruntime.LOADER, adaptor="theirs", templates=own)
+    monkeypatch.setattr(onnxruntime, "LOADER", spec)
+    render(tmp_path / "bundle", "net", STATIC)
+    loader = tmp_path / "bundle" / "loader" / "cpp"
+    assert (loader / "adaptor.cpp").read_text() == "// their adaptor"
+    assert (loader / "sdk.cmake").read_text() == "# their SDK"
+    assert (loader / "adaptor" / "theirs.h").read_text() == "// their header"
+    assert (loader / "runtime" / "runtime.cpp").exists()

@@ -78,8 +78,12 @@ NO_RULE = "OpenVINO has no conversion rule for it"
 
 
 def worker(target: Target) -> Worker:
-    """Any environment that has the package."""
-    return Worker(target.toolchain)
+    """Any environment that has the package.
+
+    Its own importers of models and their telemetry, two fifths of the time it takes to start, are
+    optional, and left out.
+    """
+    return Worker(target.toolchain, without=("openvino.tools.ovc",))
 
 
 def require_options(target: Target) -> None:

@@ -9,7 +9,8 @@ OWN_OPERATORS  its legalised graphs have operators that are nobody else's
 tools      its artifacts are compiled by programs that may not be here
 tune       it can measure kernels to find faster ones, and uses what it found when it builds
 PEER       the back end whose time for the same model is told beside its artifact's
-deferral   its artifacts may have to be built on the device: why, and with what (`Deferring`)
+deferral   its artifacts may have to be built on the device: why; with `spec_of`, `release_of` and
+           `BUILDER`, what they are built with (`Deferring`)
 remote     its artifacts can be run on a device elsewhere: checks how the user names that
 loader     its artifacts are not all opened by one adaptor: which one opens which entry
 """
@@ -157,7 +158,7 @@ def deferral_of(end: BackEnd) -> Deferring | None:
     return Deferring(
         reason,
         module.spec_of,
-        Path(__file__).with_name("tensorrt_builder.py"),
+        module.BUILDER,
         end.MODULES[0],
         module.release_of,
     )

@@ -64,6 +64,8 @@ CAPABILITIES = (
     *("sm75", "sm80", "sm86", "sm87", "sm89", "sm90", "sm100", "sm103", "sm110", "sm120", "sm121"),
 )
 DLA_RELEASES = ("10.3", "11.4")
+BUILDER = Path(__file__).with_name("tensorrt_builder.py")
+"""The program that builds an engine, here or on the device: no more than Python and TensorRT."""
 
 
 def worker(target: Target) -> Worker:

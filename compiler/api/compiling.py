@@ -138,6 +138,8 @@ def tune(
     toolchains: Mapping[str, str] | None = None,
     reading: ImportOptions = ImportOptions(),  # noqa: B008
     remote: str = "",
+    calibration: CalibrationOptions | str | None = None,
+    keep_float: Iterable[str] = (),
     progress: Progress = silent,
 ) -> tuple[TuneResult, ...]:
     """Measure the kernels of `model` for each target; every later build uses what was found.
@@ -148,7 +150,7 @@ def tune(
         trials: end after so many kernels; 200 where neither this nor `minutes` is given.
         minutes: end after so long.
         inputs: input names to shapes as `--input` writes them: `{"x": "1x3x224x224"}`.
-        precision: `fp32` or `fp16`; what is quantised is tuned by `compile`.
+        precision: that of the build which is to use what is found.
         options: of the back end, as after `-X`.
         passes: which passes are left out or dumped.
         limits: of time and memory for each worker process; a tuning has its own time on top.
@@ -156,6 +158,8 @@ def tune(
             run in.
         reading: how a model that is not ONNX is read.
         remote: the devices to measure on, as a tracker names them; "" for this machine.
+        calibration: at int8, as for `compile`.
+        keep_float: nodes that stay in float32 at int8, as for `compile`.
         progress: called with (target or "", step) as each step begins.
 
     Raises:
@@ -174,6 +178,8 @@ def tune(
         limits=limits,
         toolchains=dict(toolchains or {}),
         reading=reading,
+        calibration=calibration_of(calibration),
+        keep_float=frozenset(keep_float),
         tuning=replace(budget_for(trials, minutes), remote=remote),
     )
     return tuning.tune_model(request, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -603,6 +604,23 @@ def test_a_model_is_tuned_and_built_with_what_was_found(
     document, _ = compiled(other, tmp_path / "e", "--tuning-database", exported)
     (said,) = document["diagnostics"]
     assert (said["code"], said["severity"]) == ("E210", "warning")
+
+
+def test_what_is_quantised_is_tuned_and_the_build_after_it_is_told(
+    tvm_is_there: None, tmp_path: Path, home: Path
+) -> None:
+    path = tmp_path / "a model.onnx"
+    onnx.save(conv_model(), path)
+    words = [str(path), "--precision", "int8", "--calibration", "random"]
+    words += ["--calibration-samples", "2", "--method", "minmax"]
+    done = infc("tune", *words, "--trials", 1)
+    assert done.status == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.split()[0] == "next"]
+    program, verb, *given = shlex.split(line.split(maxsplit=1)[1])
+    assert (program, verb, given[-2:]) == ("infc", "compile", ["-t", "tvm"])
+    pairs = [*zip(words[1::2], words[2::2], strict=True)]
+    assert given[0] == str(path)
+    assert sorted(zip(given[1:-2:2], given[2:-2:2], strict=True)) == sorted(pairs)
 
 
 def test_a_tuning_that_is_killed_goes_on_where_it_was(

@@ -131,7 +131,7 @@ class Loopback:
         self._daemon = subprocess.Popen(
             [*command, "-f", str(self.folder / "sshd_config")], stderr=log, stdin=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:

@@ -183,9 +183,9 @@ def test_a_session_that_takes_too_long_is_ended_by_the_device(place: Place) -> N
 
     address = DeviceAddress.parse(place.address())
     with place.device():
-        session = connect(address, session_s=1)
+        session = connect(address, session_s=3)
         with pytest.raises(InfcError) as caught, lost_on_error(address, session):
-            for _ in range(40):
+            for _ in range(300):
                 time.sleep(0.1)
                 session.get_function("infc.device.about")()
     assert code_of(caught) == "E517"

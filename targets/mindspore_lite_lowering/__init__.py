@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from infc.targets.tidying import tidy
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -39,17 +41,6 @@ MAX_ROUNDS = 12
 FOLDED = frozenset(("Constant", "ConstantOfShape", "Shape", "Size", "Range"))
 """What a function's body computes constants by."""
 
-_TIDY = (
-    ("lift_constants", "LiftConstants"),
-    ("inline_constant_if", "InlineConstantIf"),
-    ("infer_shapes", "InferShapes"),
-    ("fold_shapes", "FoldShapes"),
-    ("fold_constants", "FoldConstants"),
-    ("eliminate_identity", "EliminateIdentity"),
-    ("remove_unused", "RemoveUnused"),
-)
-"""The neutral passes that have work again once a rule has fired; none of them fuses."""
-
 
 def lower(model: ir.Model) -> None:
     """Rewrite `model` in place."""
@@ -62,10 +53,10 @@ def lower(model: ir.Model) -> None:
     table = rules()
     known = frozenset(("", op_type) for op_type in {*TAKES, *table, *FOLDED})
     for _ in range(MAX_ROUNDS):
-        _tidy(model)
+        tidy(model)
         modified = expand_functions(model, known)
         if modified:
-            _tidy(model)
+            tidy(model)
         modified |= bool(rewrite(model, table).modified)
         if not modified:
             break
@@ -92,10 +83,3 @@ def rules() -> Mapping[str, Rule]:
     for family in FAMILIES:
         found |= import_module(f"{__name__}.{family}").RULES
     return found
-
-
-def _tidy(model: ir.Model) -> None:
-    from importlib import import_module
-
-    for module, name in _TIDY:
-        getattr(import_module(f"infc.passes.{module}"), name)()(model)

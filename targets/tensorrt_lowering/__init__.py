@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from infc.targets.tidying import tidy
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -21,17 +23,6 @@ MAX_ROUNDS = 4
 EXPANDED = frozenset(("Attention", "Celu"))
 """Taken by the parser, and refused by what comes after it: Attention without a driver, Celu in
 float16."""
-
-_TIDY = (
-    ("lift_constants", "LiftConstants"),
-    ("inline_constant_if", "InlineConstantIf"),
-    ("infer_shapes", "InferShapes"),
-    ("fold_shapes", "FoldShapes"),
-    ("fold_constants", "FoldConstants"),
-    ("eliminate_identity", "EliminateIdentity"),
-    ("remove_unused", "RemoveUnused"),
-)
-"""The neutral passes that have work again once a rule has fired; none of them fuses."""
 
 
 def lower(model: ir.Model, release: str) -> None:
@@ -48,14 +39,14 @@ def lower(model: ir.Model, release: str) -> None:
     for _ in range(MAX_ROUNDS):
         modified = expand_functions(model, known)
         if modified:
-            _tidy(model)
+            tidy(model)
         if rewrite(model, table).modified:
             modified = True
             InferShapes()(model)
         if not modified:
             break
     if types.narrow_doubles(model) or types.widen_small_integers(model):
-        _tidy(model)
+        tidy(model)
     opsets.lower_opset(model, release)
 
 
@@ -64,10 +55,3 @@ def rules() -> dict[str, Rule]:
     from infc.targets.tensorrt_lowering import quantized, recurrent
 
     return {**quantized.RULES, **recurrent.RULES}
-
-
-def _tidy(model: ir.Model) -> None:
-    from importlib import import_module
-
-    for module, name in _TIDY:
-        getattr(import_module(f"infc.passes.{module}"), name)()(model)

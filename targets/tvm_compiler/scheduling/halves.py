@@ -5,9 +5,8 @@
     p[q, i, j] = sum over k in part q:  a[i, k] * b[k, j]               float16, in registers
     c[i, j] = sum over q:  float32(p[q, i, j])
 
-A multiply-add of eight halves takes as long as one of four floats. A sum of n products in float16
-alone is off by about sqrt(n) / 4 units of 2^-11; a part has `PART` products at most, and what adds
-the parts up costs a few instructions for each of them.
+A multiply-add of eight halves takes as long as one of four floats. 4608 products added up in float16
+are right to 40 dB, in parts of `PART` to 56 dB, however many parts (integers/README.md).
 """
 
 from __future__ import annotations

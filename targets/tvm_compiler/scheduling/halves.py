@@ -5,8 +5,9 @@
     p[q, i, j] = sum over k in part q:  a[i, k] * b[k, j]               float16, in registers
     c[i, j] = sum over q:  float32(p[q, i, j])
 
-A multiply-add of eight halves takes as long as one of four floats. 4608 products added up in float16
-are right to 40 dB, in parts of `PART` to 56 dB, however many parts (integers/README.md).
+A multiply-add of eight halves takes as long as one of four floats. 4608 products added up in
+float16 alone are right to 40 dB, in parts of `PART` to 56 dB, however many those are
+(integers/README.md).
 """
 
 from __future__ import annotations

@@ -32,33 +32,48 @@ def _expand(
 ) -> Polynomial | None:
     if value is None or depth == 0:
         return None
-    one = (0,) * len(unknowns)
+    leaf = _leaf(value, unknowns)
+    if leaf is not None:
+        return leaf
+    node = producer(value, "Add", "Sub", "Mul", "Div", "Pow", "Neg")
+    if node is None:
+        return None
+    operands = []
+    for operand in node.inputs:
+        expanded = _expand(operand, unknowns, depth - 1)
+        if expanded is None:
+            return None
+        operands.append(expanded)
+    return _combined(node.op_type, *operands)
+
+
+def _leaf(value: ir.Value, unknowns: tuple[ir.Value, ...]) -> Polynomial | None:
+    """An unknown or a constant; None for what a node makes of them."""
     for i, unknown in enumerate(unknowns):
         if value is unknown:
             return {tuple(int(i == j) for j in range(len(unknowns))): 1.0}
     constant = _number(value)
-    if constant is not None:
-        return {one: constant}
-    node = producer(value, "Add", "Sub", "Mul", "Div", "Pow", "Neg")
-    if node is None:
-        return None
-    a = _expand(node.inputs[0], unknowns, depth - 1)
-    if a is None:
-        return None
-    if node.op_type == "Neg":
-        return {powers: -c for powers, c in a.items()}
-    b = _expand(node.inputs[1], unknowns, depth - 1)
+    return None if constant is None else {(0,) * len(unknowns): constant}
+
+
+def _combined(op_type: str, a: Polynomial, b: Polynomial | None = None) -> Polynomial | None:
+    """What an operator makes of its operands; None where that is no polynomial."""
     if b is None:
-        return None
-    if node.op_type in ("Add", "Sub"):
-        return _sum(a, b, 1.0 if node.op_type == "Add" else -1.0)
-    if node.op_type == "Mul":
+        return {powers: -c for powers, c in a.items()} if op_type == "Neg" else None
+    if op_type in ("Add", "Sub"):
+        return _sum(a, b, 1.0 if op_type == "Add" else -1.0)
+    if op_type == "Mul":
         return _product(a, b)
-    if set(b) != {one}:
+    if len(b) > 1 or any(map(any, b)):
         return None
-    number = b[one]
-    if node.op_type == "Div":
+    number = next(iter(b.values()), 0.0)
+    if op_type == "Div":
         return {powers: c / number for powers, c in a.items()} if number else None
+    return _power(a, number)
+
+
+def _power(a: Polynomial, number: float) -> Polynomial | None:
+    """`a` to the power of 1, 2 or 3."""
     if number not in (1.0, 2.0, 3.0):
         return None
     result: Polynomial | None = a

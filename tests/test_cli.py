@@ -50,6 +50,8 @@ def test_every_verb_has_json_and_traceback() -> None:
     for name, command in cli.commands.items():
         flags = {opt for parameter in command.params for opt in parameter.opts}
         assert {"--json", "--traceback"} <= flags, name
+        # click's mark for lines that stay as they are was printed where it stood for itself
+        assert "\\b" not in command.get_help(click.Context(command)), name
     names = (
         "compile optimize quantize finish inspect verify debug-accuracy bench targets passes doctor"
     )

@@ -156,6 +156,19 @@ def sniff(path: Path) -> Kind:
         raise fail("E101", f"`{path}` is empty", help="download or export it again")
     if head.startswith(archives.LOCAL_HEADER):
         return _sniff_zip(path, head + tail)
+    kind = _by_magic(head, tail)
+    if kind is not None:
+        return kind
+    _require_no_other(path, head)
+    if _is_text(head):
+        return _sniff_text(path, head.lstrip().lower())
+    if _is_checkpoint_data(path):
+        return Kind.TF_CHECKPOINT
+    return _sniff_protobuf(head)
+
+
+def _by_magic(head: bytes, tail: bytes) -> Kind | None:
+    """The kind that the first and the last bytes of a file tell, None where they do not."""
     if tail.endswith(_CHECKPOINT):
         return Kind.TF_CHECKPOINT
     if head.partition(b"\0")[0] in _TAR_MEMBERS and head.startswith(b"ustar", 257):
@@ -165,15 +178,19 @@ def sniff(path: Path) -> Kind:
             return magic.kind
     if re.match(rb"\x80[\x02-\x05][\x80-\xffA-Za-z(\]}]", head):
         return Kind.PICKLE
+    return None
+
+
+def _require_no_other(path: Path, head: bytes) -> None:
+    """Refuse what begins as files do that are no models.
+
+    Raises:
+        InfcError: E101.
+    """
     for at, magic_bytes, what in _OTHERS:
         if head.startswith(magic_bytes, at):
             remedy = "unpack it and name the model" if "archive" in what else ""
             raise _no_model(path, what, remedy)
-    if _is_text(head):
-        return _sniff_text(path, head.lstrip().lower())
-    if _is_checkpoint_data(path):
-        return Kind.TF_CHECKPOINT
-    return _sniff_protobuf(head)
 
 
 def _read(path: Path) -> tuple[bytes, bytes]:

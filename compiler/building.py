@@ -190,12 +190,17 @@ def payload_for(
 
 
 def teller(tell: Callable[[str], None], doing: str) -> workers.Progress:
-    """Tells what a worker reports: `building: Timing tactics, 3 of 5`."""
+    """Tells what a worker reports: `building: Timing tactics, 3 of 5`, or the phase alone."""
+    told = ""
 
     def pass_on(reported: Mapping[str, Any]) -> None:
+        nonlocal told
         phase, done, total = (reported.get(key) for key in ("phase", "done", "total"))
-        if phase and total:
-            tell(f"{doing}: {phase}, {done} of {total}")
+        line = f"{doing}: {phase}" + (f", {done} of {total}" if total else "")
+        # The driver looks again and again; a line stands for itself until there is another.
+        if phase and total != 0 and line != told:
+            told = line
+            tell(line)
 
     return pass_on
 

@@ -131,7 +131,8 @@ class BuildJob:
     outputs: tuple[TensorSpec, ...]
     calibration: tuple[Path, ...] = ()
     report: Callable[..., None] | None = None
-    """Called with what the driver is to be told: `report(phase="tuning", done=3, total=128)`."""
+    """Called with what the driver is to be told: `report(phase="tuning", done=3, total=128)`, or
+    `report(phase="linking")` for what has no steps."""
     name: str = "model"
     """The model's, an identifier: what the symbols of an artifact begin with."""
     tuning: TuningOptions = field(default_factory=TuningOptions)

@@ -201,9 +201,9 @@ def build(job: BuildJob) -> Artifact:
     open_dims = [f"`{d}` of `{i.name}`" for i in job.inputs for d in open_dims_of(i)]
     try:
         if settings.form_of(job.target, bool(open_dims)) == settings.VM:
-            made = write_vm(relax_of(job.model, cpu, lookup), job, open_dims)
+            made = write_vm(relax_of(job.model, cpu, lookup, job.report), job, open_dims)
         else:
-            made = write(compile_model(job.model, cpu, lookup), job)
+            made = write(compile_model(job.model, cpu, lookup, job.report), job)
     except (UnplannedError, CompilerError) as error:
         raise BackEndError(str(error)) from error
     return replace(made, notes={**made.notes, "tuning": lookup.notes()})

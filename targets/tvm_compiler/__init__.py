@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,16 @@ if TYPE_CHECKING:
     from infc.targets.tvm_compiler.scheduling.kernels import Chosen
 
 
-def compile_model(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
+def compile_model(
+    path: Path,
+    cpu: Cpu,
+    chosen: Chosen | None = None,
+    report: Callable[..., None] | None = None,
+) -> Plan:
     """The plan of the model in `path`, whose shapes are fixed.
 
-    `chosen` gives the choice that was measured for a kernel, None where the rule is to decide.
+    `chosen` gives the choice that was measured for a kernel, None where the rule is to decide;
+    `report` is told how far it is, as in `BuildJob`.
 
     Raises:
         UnplannedError: what none can be made of, by node.
@@ -26,13 +32,18 @@ def compile_model(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
     import onnx
 
     with _blaming(path, cpu):
-        return plan_of(onnx.load(str(path)), cpu, chosen)
+        return plan_of(onnx.load(str(path)), cpu, chosen, report)
 
 
-def relax_of(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Any:
+def relax_of(
+    path: Path,
+    cpu: Cpu,
+    chosen: Chosen | None = None,
+    report: Callable[..., None] | None = None,
+) -> Any:
     """The Relax module of the model in `path`, every operator a call of a scheduled kernel.
 
-    `chosen` is as for `compile_model`; dimensions may be open.
+    `chosen` and `report` are as for `compile_model`; dimensions may be open.
 
     Raises:
         UnplannedError: what none can be made of, by node.
@@ -43,7 +54,7 @@ def relax_of(path: Path, cpu: Cpu, chosen: Chosen | None = None) -> Any:
     from infc.targets.tvm_compiler.scheduling.kernels import kernels
 
     with _blaming(path, cpu):
-        return kernels(import_model(onnx.load(str(path)), cpu), cpu, chosen)
+        return kernels(import_model(onnx.load(str(path)), cpu), cpu, chosen, report)
 
 
 @contextlib.contextmanager
@@ -61,7 +72,12 @@ def _blaming(path: Path, cpu: Cpu) -> Iterator[None]:
         raise UnplannedError("; ".join(rows)) from error
 
 
-def plan_of(model: onnx.ModelProto, cpu: Cpu, chosen: Chosen | None = None) -> Plan:
+def plan_of(
+    model: onnx.ModelProto,
+    cpu: Cpu,
+    chosen: Chosen | None = None,
+    report: Callable[..., None] | None = None,
+) -> Plan:
     """The plan of `model`.
 
     Raises:
@@ -75,7 +91,7 @@ def plan_of(model: onnx.ModelProto, cpu: Cpu, chosen: Chosen | None = None) -> P
     from infc.targets.tvm_compiler.importing.graph import import_model
     from infc.targets.tvm_compiler.scheduling.kernels import kernels
 
-    module = kernels(import_model(model, cpu), cpu, chosen)
+    module = kernels(import_model(model, cpu), cpu, chosen, report)
     with tvm.target.Target(cpu.target()):
         planned = tvm.transform.Sequential(
             [

@@ -18,6 +18,7 @@ import pytest
 from conftest import ROOT
 from onnx import parser
 
+from infc import building
 from infc.diagnostics import InfcError
 from infc.signature import TensorSpec
 from infc.targets import BuildJob, RunJob, Target, configure, cross, look_up, tvm
@@ -37,7 +38,12 @@ def tvm_is_there(need_module: Callable[[str], None], need_tool: Callable[[str], 
     need_tool("cc")
 
 
-def build(model: onnx.ModelProto, folder: Path, **options: str) -> tuple[Path, RunJob]:
+def build(
+    model: onnx.ModelProto,
+    folder: Path,
+    report: Callable[..., None] | None = None,
+    **options: str,
+) -> tuple[Path, RunJob]:
     """Lower, check and build `model`, as a worker does; the artifact and the job that opens it."""
     folder.mkdir(parents=True, exist_ok=True)
     target = Target("tvm", "tvm", "", options=options)
@@ -58,7 +64,7 @@ def build(model: onnx.ModelProto, folder: Path, **options: str) -> tuple[Path, R
     ]
     output = folder / "model"
     output.mkdir()
-    artifact = tvm.build(BuildJob(folder / "in.onnx", output, target, *specs))
+    artifact = tvm.build(BuildJob(folder / "in.onnx", output, target, *specs, report=report))
     inputs, outputs = (tuple(s.name for s in side) for side in specs)
     return output / artifact.entry, RunJob(output / artifact.entry, target, outputs, inputs)
 
@@ -247,6 +253,20 @@ def test_the_same_bytes_twice(tvm_is_there: None, tmp_path: Path) -> None:
         for name in ("a", "another-folder")
     }
     assert len(digests) == 1
+
+
+def test_a_build_tells_how_far_it_is(tvm_is_there: None, tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    lines: list[str] = []
+    build(small_model(), tmp_path, report=lambda **values: told.append(values))
+    tell = building.teller(lines.append, "building")
+    for values in told:
+        tell(values)
+        tell(values)  # as the driver does that looks twice
+    *scheduling, last = lines
+    count = len(scheduling)
+    assert scheduling == [f"building: scheduling kernels, {i} of {count}" for i in range(count)]
+    assert last == f"building: compiling {count} kernels"
 
 
 def test_the_library_needs_no_more_than_libc(

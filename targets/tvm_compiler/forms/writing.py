@@ -39,6 +39,7 @@ def write(plan: Plan, job: BuildJob) -> Artifact:
 
 def _write(plan: Plan, job: BuildJob, scratch: Path) -> Artifact:
     target, cpu = job.target, cpu_of(job.target)
+    _tell_compiling(job, len(plan.kernels))
     threads = has_threads(target)
     require_memory(target, cpu, place_bytes(plan, cpu, threads=threads), plan.arena_bytes)
     named = target.options.get("compiler", "")
@@ -68,6 +69,12 @@ def _write(plan: Plan, job: BuildJob, scratch: Path) -> Artifact:
     return Artifact(made.archive, made.files, notes)
 
 
+def _tell_compiling(job: BuildJob, kernels: int) -> None:
+    """LLVM takes all of them at once, and the C compiler what it makes of them."""
+    if job.report is not None:
+        job.report(phase=f"compiling {kernels} kernels")
+
+
 def open_dims_of(spec: TensorSpec) -> list[str]:
     """The names of the dimensions of a tensor that are not fixed; `?` for one without."""
     return [str(d or "?") for d in spec.shape or () if not isinstance(d, int)]
@@ -86,6 +93,7 @@ def write_vm(module: Any, job: BuildJob, open_dims: Sequence[str]) -> Artifact:
     from infc.targets.tvm_compiler.forms.vm import ffi_version, write_machine
 
     cpu = cpu_of(job.target)
+    _tell_compiling(job, len(module.functions) - 1)
     compiler = cross.find_compiler(cpu.triple, job.target.options.get("compiler", ""), cpu.flags)
     with TemporaryDirectory(prefix="infc-tvm-") as scratch:
         made = write_machine(module, cpu, job.output / VM_ENTRY, Path(scratch), compiler.c)

@@ -222,18 +222,29 @@ Chosen = Callable[[Kernel], Choice | None]
 """The choice that was measured for a kernel; None where the rule is to decide."""
 
 
-def kernels(module: Any, cpu: Cpu, chosen: Chosen | None = None) -> Any:
-    """Return `module` with every operator as a call of a scheduled kernel."""
+def kernels(
+    module: Any,
+    cpu: Cpu,
+    chosen: Chosen | None = None,
+    report: Callable[..., None] | None = None,
+) -> Any:
+    """Return `module` with every operator as a call of a scheduled kernel.
+
+    `report` is told how far that is, as in `BuildJob`.
+    """
     import tvm
 
     fused = fuse(module, cpu)
     functions = dict(fused.module.functions.items())
     packing = {}
-    for kernel in fused.kernels():
+    found = list(fused.kernels())
+    for done, kernel in enumerate(found):
+        if report is not None:
+            report(phase="scheduling kernels", done=done, total=len(found))
         choice = chosen(kernel) if chosen is not None else None
         func, how = scheduled(kernel, cpu, choice)
         functions[fused.module.get_global_var(kernel.name)] = func
         if how is not None and how.packed:
             packing[kernel.name] = (kernel.weights(), how.columns)
-    done = tvm.IRModule(functions, attrs=fused.module.attrs)
-    return with_packed(done, packing) if packing else done
+    whole = tvm.IRModule(functions, attrs=fused.module.attrs)
+    return with_packed(whole, packing) if packing else whole

@@ -9,7 +9,7 @@ cores: 24 ms a sample for 37, and 130 MB less.
 That takes float32 tensors whose shapes follow from those of the inputs. Of any other, of tensors
 without elements and of samples on which one is not finite, the tensors themselves are read.
 
-Sources: ONNX operators ReduceMax-13, ReduceMin-13, ReduceMean-13 and -18, Slice-13.
+Sources: ONNX operators ReduceMax-1, ReduceMin-1, ReduceMean-1 and -18, Slice-10.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-LEAST_OPSET = 13
+LEAST_OPSET = 10
+"""That of Slice with its places as inputs."""
 AXES_ARE_INPUTS = 18
 """From this opset on ReduceMean takes its axes as an input."""
 LAST = (1 << 63) - 1

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infc.diagnostics import did_you_mean, fail
-from infc.input_spec import InputSpec
+from infc.input_spec import Dim, InputSpec
 from infc.request import Precision, parse_bytes
 from infc.signature import TensorSpec
 from infc.targets import Target, choice
@@ -184,8 +184,18 @@ def _ranged(
                     f"`-X profiles=`: no input has a dynamic dimension `{name}`",
                     help=f"{did_you_mean(name, named)}there are: {have}",
                 )
+    bounds = {k: v for s in inputs for k, v in (s.bounds or {}).items()}
+    for name, (low, _, high) in (item for rows in profiles for item in rows.items()):
+        least, _, most = bounds.get(name, (low, low, high))
+        if low < least or high > most:
+            raise fail(
+                "E205",
+                f"`-X profiles=`: `{name}={Dim(low=low, high=high)}` lies outside "
+                f"`{Dim(low=least, high=most)}`, what `--input` gives",
+                help="widen the one or narrow the other: clients go by `--input`",
+            )
     batches = {str(s.shape[0]): BATCH for s in inputs if s.shape and isinstance(s.shape[0], str)}
-    known = {**batches, **{k: v for s in inputs for k, v in (s.bounds or {}).items()}}
+    known = {**batches, **bounds}
     return [
         (
             spec,

@@ -85,6 +85,7 @@ def test_dimensions_of_one_name_have_one_range() -> None:
     [
         ({"profiles": "M=1..4"}, "no input has a dynamic dimension `M`"),
         ({"profiles": "N"}, "is not NAME=MIN..MAX@TYPICAL"),
+        ({"profiles": "N=2;N=2..9"}, "`N=2..9` lies outside `1..4`, what `--input` gives"),
         ({"profiles": "N=what"}, "is not NAME=MIN..MAX@TYPICAL"),
         ({"compute_capability": "sm90"}, "builds nothing for `sm90`"),
         ({"compute_capability": "sm86,ampere"}, "builds nothing for `ampere`"),

@@ -1,9 +1,14 @@
-"""What every test may ask for: the real models, and tools that may be missing."""
+"""What every test may ask for: the real models, and tools that may be missing.
+
+Nothing of the user's own is seen or written: the run has an `INFC_HOME` of its own, with a cache
+that its processes share, in which the toolchains that are installed are linked to.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +18,34 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRE_ALL = os.environ.get("INFC_REQUIRE_ALL") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # a process of pytest-xdist, which has the environment of the one that started it
+    from infc.places import data_folder
+
+    toolchains = data_folder() / "toolchains"
+    home = Path(tempfile.mkdtemp(prefix="infc-tests-"))
+    if toolchains.is_dir():
+        (home / "toolchains").symlink_to(toolchains)
+    own = pytest.MonkeyPatch()
+    own.setenv("INFC_HOME", str(home))
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    config.add_cleanup(own.undo)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is made once for a file is made in one process: its tests go to the same one."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        fixtures = getattr(item, "_fixtureinfo", None)
+        if fixtures is None or item.get_closest_marker("xdist_group") is not None:
+            continue
+        named = (found[-1] for found in fixtures.name2fixturedefs.values())
+        if any(f.baseid == file and f.scope in ("module", "session") for f in named):
+            item.add_marker(pytest.mark.xdist_group(file))
 
 
 def missing(what: str) -> NoReturn:

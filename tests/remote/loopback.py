@@ -25,6 +25,7 @@ here = Path({folder!r})
 environment = dict(os.environ, PATH=str(here / "bin") + ":/usr/bin:/bin")
 environment["XDG_CACHE_HOME"] = str(here / "cache")
 environment.pop("PYTHONPATH", None)
+environment.pop("INFC_HOME", None)
 if (here / "pythonpath").exists():
     environment["PYTHONPATH"] = (here / "pythonpath").read_text()
 if (here / "path").exists():

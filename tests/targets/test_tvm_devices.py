@@ -52,7 +52,10 @@ class Place:
     def device(self, key: str = KEY) -> Iterator[subprocess.Popen[str]]:
         """A device with this key, for a while."""
         words = [self.server / "serve", "--tracker", f"127.0.0.1:{self.port}", "--key", key]
-        with ended(subprocess.Popen(words, stdout=subprocess.PIPE, text=True)) as process:
+        temporary = self.server.parent / "temporary"
+        temporary.mkdir(exist_ok=True)
+        env = {**os.environ, "TMPDIR": str(temporary)}
+        with ended(subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env)) as process:
             assert process.stdout is not None
             assert f"{key} is offered" in process.stdout.readline()
             yield process
@@ -168,6 +171,7 @@ def test_the_device_vanishes_in_the_middle(place: Place, bundles: dict[str, Path
     address = DeviceAddress.parse(place.address())
     with place.device() as device:
         session = connect(address)
+        assert list((place.server.parent / "temporary").glob("infc-device-*"))
         os.kill(device.pid, signal.SIGKILL)
         device.wait(10)
         began = time.monotonic()

@@ -315,8 +315,10 @@ double limit_of(const std::string& words) {
 
 // A client's session, in a process that ends with it, with this one, or at its time limit.
 void serve(Socket client, double limit_s, const ffi::Function& loop, const Socket& listener) {
-  char folder[] = "/tmp/infc-device-XXXXXX";
-  if (mkdtemp(folder) == nullptr) throw failure("no folder can be made in /tmp");
+  const char* const place = std::getenv("TMPDIR");
+  std::string folder = place != nullptr && *place != '\0' ? place : "/tmp";
+  folder += "/infc-device-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) throw failure("no folder can be made as " + folder);
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);

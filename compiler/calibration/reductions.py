@@ -95,9 +95,10 @@ class Reductions:
         from onnx import TensorProto, helper
 
         def constant(name: str, values: list[int]) -> str:
-            row = helper.make_tensor(self.prefix + name, TensorProto.INT64, [len(values)], values)
+            name = self.prefix + name
+            row = helper.make_tensor(name, TensorProto.INT64, [len(values)], values)
             graph.initializer.append(row)
-            return row.name
+            return name
 
         flat, last, first = constant("flat", [-1]), constant("last", [LAST]), constant("first", [0])
         groups = {shape: self._places(group) for group, shape in enumerate(self.groups)}

@@ -188,6 +188,9 @@ def cpu_of(machine: str, flags: Collection[str], cores: int) -> Cpu:
         UnknownCpuError: it is neither x86-64 nor aarch64.
     """
     beyond = tuple(name for flag, name in _BEYOND.items() if flag in flags)
+    if "avx512_vnni" not in flags and {"avx2", "avx_vnni"} <= set(flags):
+        # The same instruction on shorter vectors; who has both needs no second way to write it.
+        beyond = ("+avxvnni", *beyond)
     if machine == "aarch64":
         return Cpu("aarch64-linux-gnu", "generic", beyond, 16, 32, cores)
     if machine != "x86_64":

@@ -1,10 +1,11 @@
-/* Start of a Cortex-M4 or M7 with FPU, and Arm's semihosting: no C library, no vendor's code.
+/* Start of a Cortex-M4, M7 or M33 with FPU, and Arm's semihosting: no C library, no vendor's code.
  *
- * Sources: ARMv7-M Architecture Reference Manual, B1.5 and B3.2.20; Arm's semihosting, version 2.
+ * Sources: ARMv7-M Architecture Reference Manual, B1.5 and B3.2.20, as in ARMv8-M; Arm's
+ * semihosting, version 2.
  */
 #include "board.h"
 
-extern uint32_t flash_end[], data_source[], data_start[], data_end[];
+extern uint32_t flash_start[], flash_end[], data_source[], data_start[], data_end[];
 extern uint32_t bss_start[], bss_end[], stack_bottom[], stack_top[];
 
 int main(void);
@@ -86,7 +87,7 @@ void board_memory(void) {
   const uint32_t* used = stack_bottom;
   while (used < stack_top && *used == UNUSED) ++used;
   board_text("flash ");
-  board_number((uint32_t)(uintptr_t)flash_end + bytes(data_start, data_end));
+  board_number(bytes(flash_start, flash_end) + bytes(data_start, data_end));
   board_text(" bytes, RAM ");
   board_number(bytes(data_start, bss_end));
   board_text(" bytes, stack ");

@@ -13,7 +13,7 @@ import pytest
 from programs import EXAMPLES
 
 
-@pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-m7"])
+@pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-m7", "cortex-m33"])
 def test_the_firmware_answers_as_the_source_model(
     tmp_path: Path,
     need_module: Callable[[str], None],

@@ -92,8 +92,10 @@ def worker(target: Target) -> Worker:
     """Any environment that has the package.
 
     TVM imports PyTorch where it is, to exchange tensors with it: of 3.2 s for `import tvm`, 2.3.
+    What is for TVM's runtime on another kind of machine has no Python here.
     """
-    return Worker(target.toolchain, without=("torch",))
+    runner = Worker(native=True) if settings.runs_natively(target) else None
+    return Worker(target.toolchain, runner=runner, without=("torch",))
 
 
 def require_options(target: Target) -> None:

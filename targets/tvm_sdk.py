@@ -1,7 +1,8 @@
 """Where the headers and libraries of TVM's runtime are, for the loaders of its virtual machine.
 
 The Python wheels have all of them. TVM_HOME names a folder that has them instead: `include` and
-`lib` as in the wheels, or as an installation has them.
+`lib` as in the wheels, or as an installation has them. For another kind of machine it has to be
+named: the wheels that are installed are this machine's.
 """
 
 from __future__ import annotations
@@ -66,6 +67,23 @@ def _find(name: str, folders: list[Path]) -> str:
         f"`{name}` of TVM's runtime was not found",
         help="pip install 'infc[tvm]', or set TVM_HOME to a folder with TVM's `lib` and `include`",
     )
+
+
+_MACHINES = {"x86_64": 62, "aarch64": 183, "arm": 40, "riscv64": 243}
+"""e_machine of an ELF file. Source: the System V ABI, chapter 4."""
+
+
+def is_named_for(machine: str) -> bool:
+    """Whether TVM_HOME has the runtime for a kind of machine (`aarch64`)."""
+    named = os.environ.get("TVM_HOME")
+    if not named:
+        return False
+    try:
+        with (Path(named) / "lib" / LIBRARIES["TVM_RUNTIME_LIBRARY"]).open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return False
+    return head[:4] == b"\x7fELF" and int.from_bytes(head[18:], "little") == _MACHINES.get(machine)
 
 
 def library_path() -> list[Path]:

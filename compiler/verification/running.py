@@ -55,7 +55,8 @@ def _run_artifact(
     """`run_artifact`, in the artifact's types; those of its answers are the reference's."""
     what = f"`{target.back_end}` while running the artifact"
     types = {k: v.dtype.name for k, v in load_tensors(reference[0]).items()}
-    module, worker = module_of(target.back_end), runner_of(target)
+    end = back_end(target.back_end)
+    module, worker = module_of(target.back_end), end.worker(target) if remote else runner_of(target)
     if threads != 1:
         what += f" on {threads} threads"
     if remote:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from infc.diagnostics import did_you_mean, fail
-from infc.targets import BackEndError, choice, cross
+from infc.targets import BackEndError, choice, cross, tvm_sdk
 from infc.targets.tvm_compiler.cpus import CPUS, HOST, Cpu, UnknownCpuError, host
 
 if TYPE_CHECKING:
@@ -151,13 +151,24 @@ def absence(target: Target) -> str:
     if cross.is_native(cpu.triple):
         missing = cpu.missing_here()
         return f"this machine's processor lacks {', '.join(missing)}" if missing else ""
-    if target.options.get("form") == VM:
+    if target.options.get("form") == VM and not tvm_sdk.is_named_for(cpu.machine):
         gnu = cross.gnu_triple(cpu.triple)
-        return f"it runs on TVM's runtime for {gnu}: `infc verify --remote` runs it on a device"
+        return (
+            f"it runs on TVM's runtime for {gnu}: set TVM_HOME to a folder with that, or "
+            "`infc verify --remote` runs it on a device"
+        )
     if cross.find_emulator(cpu.triple):
         return ""
     gnu = cross.gnu_triple(cpu.triple)
     return f"it is for {gnu}, which nothing here runs: {cross.emulator_remedy(gnu)}"
+
+
+def runs_natively(target: Target) -> bool:
+    """Whether only a C++ loader can run the artifact here: TVM's runtime is another machine's."""
+    cpu = CPUS.get(target.options.get("cpu", HOST))
+    if cpu is None or cross.is_native(cpu.triple) or target.options.get("form") != VM:
+        return False
+    return tvm_sdk.is_named_for(cpu.machine)
 
 
 def cross_of(target: Target) -> Cross | None:

@@ -210,6 +210,23 @@ def test_the_other_forms_have_fixed_shapes(form: str) -> None:
     assert "-X form=vm" in (diagnostic.help or "")
 
 
+def test_the_runtime_of_another_machine_has_to_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = Target("tvm", "tvm", "", options={"cpu": "cortex-a7", "form": "vm"})
+    monkeypatch.delenv("TVM_HOME", raising=False)
+    assert "TVM_HOME" in tvm.absence(target)
+    assert tvm.worker(target).runner is None
+    library = tmp_path / "lib" / "libtvm_runtime.so"
+    library.parent.mkdir()
+    monkeypatch.setenv("TVM_HOME", str(tmp_path))
+    for machine, right in ((62, False), (40, True)):
+        library.write_bytes(b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little"))
+        runner = tvm.worker(target).runner
+        assert (runner is not None and runner.native) is right
+        assert ("TVM_HOME" in tvm.absence(target)) is not right
+
+
 def test_a_form_that_there_is_not() -> None:
     with pytest.raises(InfcError, match="form=machine") as caught:
         configure(look_up("tvm"), None, {"form": "machine"})

@@ -16,6 +16,7 @@ from infc.targets.tvm_compiler.settings import (
     has_threads,
     is_static,
     require_memory,
+    runs_natively,
 )
 
 if TYPE_CHECKING:
@@ -106,4 +107,7 @@ def write_vm(module: Any, job: BuildJob, open_dims: Sequence[str]) -> Artifact:
         "form_reason": reason,
         "tvm_ffi": ffi_version(),
     }
+    emulator = emulator_of(job.target) if runs_natively(job.target) else None
+    if emulator is not None:
+        notes["emulator"] = emulator.name
     return Artifact(VM_ENTRY, (VM_ENTRY,), notes)

@@ -50,6 +50,9 @@ class Scheme:
     by the convolution that gives it, before it is rounded). `products` says how a MatMul of two
     activations is quantised: "activation" (as everything is), "symmetric" (no zero point on
     either side: uint8 for what is never negative, else int8) or "float" (not at all).
+
+    A convolution that reads an input of the graph of fewer channels than `least_channels` stays in
+    float where it gives many positions: the back end's float kernel is the faster one there.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Scheme:
     requantized: frozenset[str] = frozenset()
     products: str = "activation"
     repeated: bool = True
+    least_channels: int = 1
 
 
 @dataclass(frozen=True, slots=True)

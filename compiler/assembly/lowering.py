@@ -79,6 +79,8 @@ def _quantized(job: Job, keep_float: frozenset[str]) -> Quantized | None:
     calibrated, scheme = job.shared.calibrated, scheme_of(job.end)
     if calibrated is None or scheme is None or not job.int8:
         return None
+    if job.request.native_io:
+        scheme = replace(scheme, least_channels=1)  # or the input would not be an integer
     return quantizing.quantized(calibrated, scheme, keep_float)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,8 @@ def rebuild(
     scheme = scheme_of(end)
     if calibrated is not None and scheme is not None:
         exact = calibrated.model
+        if native_types.converted((*subject.inputs, *subject.outputs)):
+            scheme = replace(scheme, least_channels=1)  # as in `assembly`
         quantized = quantizing.quantized(calibrated, scheme, _kept(subject))
         neutral = quantized.model
     measured = _Recorded(

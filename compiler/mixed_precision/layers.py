@@ -24,6 +24,7 @@ CANONICAL = replace(
     ONNXRUNTIME,
     name="canonical",
     operators=frozenset[str]().union(*(scheme.operators for scheme in SCHEMES.values())),
+    least_channels=1,
 )
 """What sensitivity is measured in, once for all targets: activations asymmetric u8, weights s8 per
 output channel, results of convolutions rounded, for every operator that any target quantises."""

@@ -8,6 +8,7 @@
     3.  The inputs and outputs of the scheme's `shared` operators have one scale, which is that
         of the values that come in from outside.
 
+What `shallow` says is faster in float stays there.
 Only the main graph is quantised. Values of bodies (If, Loop, Scan) stay as they are.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from infc.passes.quantization.shallow import faster_in_float
 from infc.passes.quantization.units import (
     QUANTIZED,
     RECURRENT,
@@ -140,6 +142,8 @@ def _permitted(
             return f"`{name}` {unusable[name]}"
     if _gives_integers(unit, scheme) and any(_captured(v, scheme) for v in unit.outputs):
         return "the body of an If, Loop or Scan reads what it gives"
+    if faster_in_float(unit, scheme):
+        return f"{scheme.name} is faster in float over so few channels"
     return unit
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -25,11 +26,12 @@ WEIGHT_LIMIT = 1 << 31
 def observed(model: ir.Model, scheme: Scheme) -> tuple[str, ...]:
     """The names of the values that `quantize` may need the ranges and means of, in graph order.
 
-    They are enough for every `keep_float`. None for a model that came quantised.
+    They are enough for every `keep_float`, and for all convolutions, whichever the scheme leaves
+    in float. None for a model that came quantised.
     """
     if is_quantized(model):
         return ()
-    placement = place(model, scheme, frozenset(), {})
+    placement = place(model, replace(scheme, least_channels=1), frozenset(), {})
     return tuple(v.name for v in placement.group if v.name)
 
 

@@ -60,13 +60,15 @@ def theirs(model: ir.Model, data: Feeds, scratch: Path) -> ir.Model:
     return ir.load(scratch / "int8.onnx")
 
 
-def compare(model: ir.Model, data: Feeds, unseen: Feeds, scratch: Path) -> list[float]:
-    """How many dB each output gains over the peer's; nothing heavy is left in float."""
+def compare(
+    model: ir.Model, data: Feeds, unseen: Feeds, scratch: Path, in_float: int = 0
+) -> list[float]:
+    """How many dB each output gains over the peer's; so many heavy operators are in float."""
     reference = networks.run(model, unseen)
     mine = ours(model, data)
     networks.session(mine, optimized=str(scratch / "optimized.onnx"))
     kinds = Counter(n.op_type for n in onnx.load(scratch / "optimized.onnx").graph.node)
-    assert not set(kinds) & {"Conv", "FusedConv", "Gemm", "MatMul"}
+    assert sum(kinds[k] for k in ("Conv", "FusedConv", "Gemm", "MatMul")) == in_float
     found = networks.sqnr_db(reference, networks.run(mine, unseen))
     other = networks.sqnr_db(reference, networks.run(theirs(model, data, scratch), unseen))
     return [a - b for a, b in zip(found, other, strict=True)]
@@ -93,6 +95,7 @@ def test_ultraface(name: str, models: Path, tmp_path: Path) -> None:
 
     feeds = [feed(path) for path in sorted((folder / "photos").iterdir())]
     model = optimized(folder / f"version-{name}.onnx")
-    scores, boxes = compare(model, feeds[::2], feeds[1::2], tmp_path)
+    # The convolution of the image.
+    scores, boxes = compare(model, feeds[::2], feeds[1::2], tmp_path, in_float=1)
     assert scores > 2
     assert boxes > 5

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,12 @@ import infc
 from infc import device_server
 from infc.diagnostics import InfcError
 from infc.request import WorkerLimits
-from infc.targets import look_up
+from infc.targets import cross, look_up
 from infc.targets.tvm_compiler.devices import tracker_client as device_tracker
 from infc.targets.tvm_compiler.devices.address import DeviceAddress
 
 KEY = "test-device"
+WHEELS = "INFC_TVM_WHEELS"
 NUMBERS = ", ".join(f"{i / 7 - 1:.4f}" for i in range(24))
 TEXT = f"""<ir_version: 8, opset_import: ["" : 17]>
 agraph (float[n, 6] x) => (float[n, 4] y) {{
@@ -49,9 +50,12 @@ class Place:
         return f"tracker://127.0.0.1:{self.port}/{key}"
 
     @contextlib.contextmanager
-    def device(self, key: str = KEY) -> Iterator[subprocess.Popen[str]]:
+    def device(
+        self, key: str = KEY, emulator: tuple[str, ...] = ()
+    ) -> Iterator[subprocess.Popen[str]]:
         """A device with this key, for a while."""
-        words = [self.server / "serve", "--tracker", f"127.0.0.1:{self.port}", "--key", key]
+        program = (*emulator, self.server / "serve")
+        words = [*program, "--tracker", f"127.0.0.1:{self.port}", "--key", key]
         temporary = self.server.parent / "temporary"
         temporary.mkdir(exist_ok=True)
         env = {**os.environ, "TMPDIR": str(temporary)}
@@ -110,6 +114,29 @@ def test_a_bundle_is_verified_on_a_device(
 ) -> None:
     with place.device():
         result = infc.verify(bundles[form], remote=place.address())
+    assert result.ran_on == place.address()
+    assert result.errors and all(error.ok for error in result.errors)
+
+
+def test_a_device_of_another_kind(
+    place: Place, model: Path, tmp_path: Path, need_tool: Callable[[str], str]
+) -> None:
+    """A server for aarch64 in qemu: what is verified on it was compiled for it."""
+    wheels = os.environ.get(WHEELS)
+    if not wheels:
+        pytest.skip(f"{WHEELS} names no folder with TVM's wheels for aarch64")
+    need_tool("qemu-aarch64")
+    target = look_up("raspberry-pi-4")
+    emulator = cross.find_emulator("aarch64-linux-gnu", "cortex-a72")
+    assert emulator is not None
+    made = device_server.build(target, tmp_path / "there", Path(wheels), WorkerLimits())
+    (row,) = infc.compile(
+        model, "raspberry-pi-4", tmp_path, inputs={"x": "3x6"}, loaders=[], verify=True
+    ).results
+    assert row.bundle is not None
+    there = replace(place, server=made.path)
+    with there.device(emulator=emulator.command):
+        result = infc.verify(row.bundle, remote=place.address())
     assert result.ran_on == place.address()
     assert result.errors and all(error.ok for error in result.errors)
 

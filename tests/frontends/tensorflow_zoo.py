@@ -42,6 +42,20 @@ def grey() -> Any:
     return keras.Model(image, layers.Conv2D(1, 3, padding="same", name="sharp")(x))
 
 
+def stretched() -> Any:
+    """A row and a column behind what the transposed convolution computes; of one channel."""
+    x = coarse = layers.Input((5, 4, 3), name="coarse")
+    x = layers.Conv2DTranspose(1, 3, strides=3, output_padding=2)(x)
+    return keras.Model(coarse, keras.ops.squeeze(x, -1))
+
+
+def windows() -> Any:
+    """No picture is as small as the one pixel that TensorFlow Lite starts with."""
+    x = picture = layers.Input((None, None, 1), name="picture")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 5)(x))
+    return keras.Model(picture, x)
+
+
 def mobilenet() -> Any:
     return keras.applications.MobileNetV2(input_shape=(64, 64, 3), weights=None, classes=7)
 
@@ -82,6 +96,11 @@ def lite(model: Any, samples: Callable[[], Any] | None = None, **settings: Any) 
 
 def write_formats(folder: Path) -> None:
     """Each architecture in each format that can hold it."""
+    stretched().save(folder / "stretched.keras")
+    (folder / "windows.tflite").write_bytes(lite(windows()))
+    policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
+    brief = layers.Dense(2, dtype=policy, name="brief")
+    keras.Sequential([layers.Input((3,)), brief]).save(folder / "bfloat16.keras")
     for make in (cnn, grey, mobilenet, rnn, transformer):
         keras.utils.set_random_seed(1)
         model, name = make(), make.__name__

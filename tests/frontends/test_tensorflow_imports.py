@@ -48,7 +48,15 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     files = (
         *("int8_float_io.tflite", "int8_int8_io.tflite", "int8_uint8_io.tflite", "lstm.tflite"),
         *("gelu_False.tflite", "gelu_True.tflite", "keras2.h5", "dictionary.keras", "sm_v1"),
-        *("sm_several", "sm_unread", "sm_branch", "graph.pb", "unknown_rank.pb"),
+        *(
+            "stretched.keras",
+            "windows.tflite",
+            "sm_several",
+            "sm_unread",
+            "sm_branch",
+            "graph.pb",
+            "unknown_rank.pb",
+        ),
     )
     cases |= {name: {"path": zoo / name} for name in files}
     mine = {"model": "tensorflow_sources.py:Steep"}
@@ -168,6 +176,19 @@ def test_gelu_in_tensorflow_lite(imports: Mapping[str, Any], name: str) -> None:
 
 def test_a_file_of_keras_2(imports: Mapping[str, Any]) -> None:
     done(imports, "keras2.h5")
+
+
+def test_rows_behind_a_transposed_convolution(imports: Mapping[str, Any]) -> None:
+    """tf2onnx writes them as negative pads."""
+    row = done(imports, "stretched.keras")
+    assert row["inputs"] == {"coarse": ["float32", ["batch", 5, 4, 3]]}
+    ((_, sizes),) = row["outputs"].values()
+    assert sizes[1:] == [17, 14]
+
+
+def test_a_size_that_is_unknown_is_not_one(imports: Mapping[str, Any]) -> None:
+    ((_, interface),) = done(imports, "windows.tflite")["inputs"].items()
+    assert interface[1] == ["batch", "picture_dim1", "picture_dim2", 1]
 
 
 @pytest.mark.parametrize("name", ["custom.keras", "custom.h5", "weights"])

@@ -30,6 +30,7 @@ ATTEMPTS = 3
 """How often a graph is converted whose outputs lose their ranks."""
 OPSET = 17
 """What all back ends take and tf2onnx writes well: 18 moves the axes of reductions to an input."""
+CUT_OFF = "export the model without it, or cut it off: the part before or after it"
 FAILED = "Failed to convert node"
 RANDOM = (
     *("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform"),
@@ -47,6 +48,7 @@ def export(program: Program, path: Path) -> Exported:
 
     with _blaming(path):
         function = programs.concrete(program)
+        _require_no_bfloat16(function.graph, path)
         held = states.find(function, program, path)
         inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
         inputs = inputs[: len(program.inputs)]
@@ -75,6 +77,21 @@ def _frozen(function: Any, inputs: list[str], outputs: list[str]) -> Any:
     from tf2onnx import tf_loader
 
     return tf_loader.from_function(function, inputs, outputs)
+
+
+def _require_no_bfloat16(graph: Any, path: Path) -> None:
+    """Refuse arithmetic in bfloat16, of which tf2onnx makes float16; E111."""
+    import tensorflow as tf
+
+    for op in graph.get_operations():
+        if any(tensor.dtype.base_dtype == tf.bfloat16 for tensor in op.outputs):
+            raise fail(
+                "E111",
+                f"`{path}` computes in bfloat16, which tf2onnx cannot write",
+                where=f"{path.name}:{op.name} ({op.type})",
+                help="save it with the policy `float32`, which has the same weights; `--precision "
+                "bf16`\nthen makes it small again, where the target computes in it",
+            )
 
 
 def _optimized(definition: Any, inputs: list[str], outputs: list[str]) -> Any:
@@ -107,6 +124,7 @@ def convert(path: Path, process: Callable[[], Any]) -> Any:
     for _ in range(ATTEMPTS):
         with _listening() as failures, _blaming(path, failures):
             built = process()
+            operators.settle_transposed(built)
             ranks = {name: _rank(built.get_shape(name)) for name in built.outputs}
             graph = optimizer.optimize_graph(built, catch_errors=True)
             model = graph.make_model("")
@@ -123,8 +141,9 @@ def _rank(shape: Sequence[int] | None) -> int | None:
 def _may_be(value: Any, rank: int | None) -> bool:
     """Whether an output of the optimised graph has the rank that it had before.
 
-    tf2onnx's optimiser goes through sets of nodes in the order of their addresses, and in one of
-    some hundred orders drops a Squeeze behind a transposed convolution of one channel.
+    tf2onnx's optimiser goes through sets of names in the order of their hashes, and in one of some
+    hundred orders drops a Squeeze behind a transposed convolution of one channel. A worker's hashes
+    are the same every time; a second conversion names its nodes otherwise.
     """
     kind = value.type.tensor_type
     return rank is None or not kind.HasField("shape") or len(kind.shape.dim) == rank
@@ -164,7 +183,9 @@ def _blaming(path: Path, failures: dict[str, str] | None = None) -> Iterator[Non
     except Exception as error:
         findings = Findings(path.name)
         for node, reason in (failures or {}).items():
-            findings.add("E111", f"tf2onnx cannot export {quoted(node)}: {reason}", where=node)
+            findings.add(
+                "E111", f"tf2onnx cannot export {quoted(node)}: {reason}", where=node, help=CUT_OFF
+            )
         findings.stop_here()
         lines = str(error).strip().splitlines() or [""]
         text = f"{type(error).__name__}: {lines[0][:300]}"
@@ -181,7 +202,7 @@ def _require_onnx(model: Any, path: Path) -> None:
                 "E111",
                 f"the operation {quoted(op)} has no counterpart in ONNX that tf2onnx knows",
                 where=f"{node.name} ({op})",
-                help="export the model without it, or cut it off: the part before or after it",
+                help=CUT_OFF,
             )
         elif node.op_type in RANDOM:
             findings.add(

@@ -18,6 +18,9 @@ from infc.frontends.tensorflow.programs import Port, port, unique
 if TYPE_CHECKING:
     from infc.targets import Runner, Tensors
 
+SAMPLE_DIM = 64
+"""What a dimension of unknown size is tried at, where one is too small."""
+
 
 def export(path: Path) -> Exported:
     """The ONNX model of a file.
@@ -82,11 +85,33 @@ def _open(path: Path) -> Any:
         interpreter = tf.lite.Interpreter(
             model_content=path.read_bytes(), num_threads=1, experimental_op_resolver_type=kernels
         )
-        interpreter.allocate_tensors()
+        _prepare(interpreter)
     except (ValueError, RuntimeError) as error:
         text = printable(str(error).strip().partition("\n")[0])
         raise _refused(path, text) from error
     return interpreter
+
+
+def _prepare(interpreter: Any) -> None:
+    """Lay the tensors out, which finds what the interpreter cannot run.
+
+    Sizes that the file leaves unknown are one in it, which may be less than a window.
+    """
+    try:
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError):
+        rows = [
+            r
+            for r in interpreter.get_input_details()
+            if min(r["shape_signature"][1:], default=0) < 0
+        ]
+        if not rows:
+            raise
+        for row in rows:
+            batch, *sizes = map(int, row["shape_signature"])
+            known = [max(batch, 1), *(SAMPLE_DIM if size < 0 else size for size in sizes)]
+            interpreter.resize_tensor_input(row["index"], known)
+        interpreter.allocate_tensors()
 
 
 def _refused(path: Path, text: str) -> InfcError:

@@ -1,9 +1,14 @@
-"""Operators that tf2onnx does not know, taught to it.
+"""Operators that tf2onnx does not know, taught to it, and one that it writes wrongly.
 
     Erfc(x)      = 1 - Erf(x)                       what Keras 3 makes of an exact GELU
     TFL_GELU(x)  = 0.5 x (1 + Erf(x / sqrt 2))      or by tanh, where the file says approximate
 
 tf2onnx 1.17 logs both as unsupported, and writes them into the graph as they are.
+
+    ConvTranspose: pads = (0, -n)                   =>   pads = (0, 0), output_padding = n
+
+Rows behind what a transposed convolution computes, Keras's `output_padding`, are none of ONNX's
+negative pads, which do not exist.
 """
 
 from __future__ import annotations
@@ -26,6 +31,24 @@ def register() -> None:
 
     tf_op("Erfc")(_Erfc)
     tfl_op(["TFL_GELU"])(_TflGelu)
+
+
+def settle_transposed(graph: Any) -> None:
+    """Write the rows behind a transposed convolution as ONNX does, all through a tf2onnx graph."""
+    for node in graph.get_nodes():
+        for body in (node.get_body_graphs() or {}).values():
+            settle_transposed(body)
+        attribute = node.get_attr("pads")
+        if node.type != "ConvTranspose" or attribute is None:
+            continue
+        pads = list(attribute.ints)
+        rank = len(pads) // 2
+        total = [pads[i] + pads[i + rank] for i in range(rank)]
+        if min(total) >= 0:
+            continue
+        ends = [(0, 0) if total[i] < 0 else (pads[i], pads[i + rank]) for i in range(rank)]
+        node.set_attr("pads", [first for first, _ in ends] + [last for _, last in ends])
+        node.set_attr("output_padding", [max(0, -rows) for rows in total])
 
 
 class _Builder:

@@ -197,7 +197,7 @@ def quantize(
         quantizing.require_nodes(optimized.model, keep_float)
         calibrated = quantizing.calibrate(
             optimized.model,
-            optimized.inputs,
+            optimized.samples,
             calibration,
             {wanted.name: wanted},
             stage / "calibration",

@@ -36,6 +36,8 @@ from infc.targets.schemes import scheme_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from infc.quantizing import Opener
+
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
@@ -50,6 +52,8 @@ class Optimized:
     reference: Reference | None
     proof: dict[str, Any]
     measured: Measured
+    samples: Opener | None
+    """Opens the calibration samples, once for all who read them; None without any."""
     pruning: dict[str, Any] | None = None
     """What the manifest says of it; `reference` is the pruned graph then."""
 
@@ -83,7 +87,9 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
     how = Reading(stage / "source", request.reading, request.toolchains, request.limits)
     source = frontends.load(request.model, request.inputs, how)
     before = manifest.operators(source.model)
-    reference = _reference(request, source, stage, progress, int8=int8)
+    samples = quantizing.opener(request.calibration, source.inputs)
+    real = int8 or request.pruning is not None
+    reference = _reference(request, source, samples if real else None, stage, progress)
     records = pipeline.run(source.model, request.passes, lambda name: progress("", f"pass {name}"))
     histogram = {"source": before, "optimized": manifest.operators(source.model)}
     outputs = tuple(spec_of(v) for v in source.model.graph.outputs)
@@ -124,14 +130,15 @@ def optimize(request: Request, stage: Path, progress: Progress, *, int8: bool = 
         reference,
         proof,
         measured,
+        samples,
         pruned.document if pruned else None,
     )
 
 
 def _reference(
-    request: Request, source: Source, stage: Path, progress: Progress, *, int8: bool
+    request: Request, source: Source, samples: Opener | None, stage: Path, progress: Progress
 ) -> Reference | None:
-    """The source model's answers; None where no proof is asked for.
+    """The source model's answers, to some of `samples`; None where no proof is asked for.
 
     Raises:
         InfcError: E107, E604; E112 where an imported graph does not answer as its framework does.
@@ -139,12 +146,9 @@ def _reference(
     options = request.verify
     if not options.enabled:
         return None
-    real = int8 or request.pruning is not None
-    if request.calibration is not None and real and options.data is None:
+    if samples is not None and options.data is None:
         progress("", "reading calibration samples")
-        options = quantizing.proof_inputs(
-            request.calibration, source.inputs, options, stage / "samples", request.limits
-        )
+        options = quantizing.proof_inputs(samples, options, stage / "samples", request.limits)
     progress("", "running the source model")
     reference = Reference(source, options, stage, request.limits)
     origin = source.origin
@@ -178,7 +182,7 @@ def calibrate(
         return None
     return quantizing.calibrate(
         optimized.model,
-        optimized.inputs,
+        optimized.samples,
         request.calibration,
         wanting,
         stage / "calibration",
@@ -204,6 +208,7 @@ def budget(
         calibrated,
         optimized.signature,
         request.calibration,
+        optimized.samples,
         stage / "budget",
         request.limits,
         lambda step: progress("", step),

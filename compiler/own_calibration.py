@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infc.calibration.remarks import no_data
 from infc.diagnostics import Diagnostic, fail
-from infc.request import CalibrationOptions, Precision, WorkerLimits
+from infc.request import Precision, WorkerLimits
 from infc.signature import DTYPES, TensorSpec
 from infc.targets import Target, back_end
 from infc.targets.abilities import samples_of
+
+if TYPE_CHECKING:
+    from infc.quantizing import Opener
 
 MAX_BYTES = 256 << 20
 """Of samples on the disk: 277 photos of 320 x 240, 72 of 640 x 480."""
@@ -24,7 +28,7 @@ def is_own(target: Target) -> bool:
 
 def samples_for(
     target: Target,
-    options: CalibrationOptions | None,
+    samples: Opener | None,
     inputs: Sequence[TensorSpec],
     scratch: Path,
     limits: WorkerLimits,
@@ -43,7 +47,7 @@ def samples_for(
     most = wanted(target) if wanted and target.precision is Precision.INT8 else 0
     if not most:
         return (), ()
-    if options is None:
+    if samples is None:
         raise no_data([target.name])
     for spec in inputs:
         if not spec.is_static:
@@ -52,13 +56,12 @@ def samples_for(
                 f"`{end.NAME}` quantises fixed shapes only, and input `{spec.name}` has none",
                 help=f"give it: `--input {spec.name}=...`",
             )
-    from infc.calibration.data import open_samples
     from infc.calibration.exporting import export
 
     count = max(1, min(most, MAX_BYTES // max(1, sum(map(_bytes_of, inputs)))))
-    samples = open_samples(options, inputs)
-    folders = export(samples, count, scratch / "samples", scratch / "worker", limits)
-    return folders, samples.warnings
+    opened = samples()
+    folders = export(opened, count, scratch / "samples", scratch / "worker", limits)
+    return folders, opened.warnings
 
 
 def _bytes_of(spec: TensorSpec) -> int:

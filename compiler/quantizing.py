@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from infc.calibration.data import Samples
     from infc.calibration.pictures import Picture
     from infc.calibration.ranges import Ranges
     from infc.quantization import QuantizationRecord, Range, Scheme
 
     Array = np.ndarray[Any, Any]
+    Opener = Callable[[], Samples]
 
 RANGES = "ranges.json"
 """Where a bundle keeps the ranges that it was quantised with."""
@@ -48,9 +51,25 @@ class Calibrated:
     notes: tuple[Diagnostic, ...]
 
 
+def opener(options: CalibrationOptions | None, inputs: Sequence[TensorSpec]) -> Opener | None:
+    """What opens the calibration samples when it is first called; None without any.
+
+    It raises E401 to E407 for the data.
+    """
+    if options is None:
+        return None
+
+    @cache
+    def opened() -> Samples:
+        from infc.calibration.data import open_samples
+
+        return open_samples(options, inputs)
+
+    return opened
+
+
 def proof_inputs(
-    options: CalibrationOptions,
-    inputs: Sequence[TensorSpec],
+    samples: Opener,
     verify: VerifyOptions,
     scratch: Path,
     limits: WorkerLimits,
@@ -60,17 +79,15 @@ def proof_inputs(
     Raises:
         InfcError: E401 to E407 for the data.
     """
-    from infc.calibration.data import open_samples
     from infc.calibration.exporting import export
 
-    samples = open_samples(options, inputs)
-    folders = export(samples, PROOF_SAMPLES, scratch / "folders", scratch / "worker", limits)
+    folders = export(samples(), PROOF_SAMPLES, scratch / "folders", scratch / "worker", limits)
     return replace(verify, calibration=folders)
 
 
 def calibrate(
     model: ir.Model,
-    inputs: Sequence[TensorSpec],
+    samples: Opener | None,
     options: CalibrationOptions | None,
     wanting: Mapping[str, Scheme],
     scratch: Path,
@@ -88,12 +105,11 @@ def calibrate(
             model does not run.
     """
     from infc import calibration
-    from infc.calibration.data import open_samples
     from infc.passes.quantization import equalize, is_quantized, observed
 
     if is_quantized(model):
         return Calibrated(model, None, options, (), ())
-    if options is None:
+    if options is None or samples is None:
         raise no_data(wanting)
     schemes = {scheme.name: scheme for scheme in (*wanting.values(), *also)}.values()
     subject = model.clone()
@@ -105,9 +121,8 @@ def calibrate(
     def tell(done: int, total: int | None) -> None:
         progress(f"calibrating {done}/{total}" if total else f"calibrating {done}")
 
-    samples = open_samples(options, inputs)
     measured = calibration.calibrate(
-        subject, list(wanted), samples, scratch / "worker", limits, tell
+        subject, list(wanted), samples(), scratch / "worker", limits, tell
     )
     return Calibrated(subject, measured.ranges, options, equalized, measured.diagnostics)
 

@@ -41,7 +41,7 @@ def produce(job: Job, legal: Legal) -> Product:
     job.watch.start("building")
     samples, remarks = own_calibration.samples_for(
         job.target,
-        job.request.calibration,
+        job.shared.optimized.samples,
         job.shared.optimized.inputs,
         job.scratch / "own",
         job.request.limits,

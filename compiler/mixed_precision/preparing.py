@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from infc.calibration.ranges import Ranges
+    from infc.quantizing import Opener
 
 RUNS = 64
 """Of calibration samples, spread evenly over all, that an SQNR is measured on."""
@@ -56,6 +57,7 @@ def prepare(
     calibrated: Calibrated | None,
     signature: tuple[Sequence[TensorSpec], Sequence[TensorSpec]],
     calibration: CalibrationOptions | None,
+    samples: Opener | None,
     scratch: Path,
     limits: WorkerLimits,
     tell: Tell,
@@ -69,10 +71,9 @@ def prepare(
         InfcError: E110 for a model that came quantised, E401 to E407 and E423 for the data, E414
             without any, E423 for the metric.
     """
-    from infc.calibration.data import open_samples
     from infc.calibration.exporting import export
 
-    if calibration is None:
+    if calibration is None or samples is None:
         raise fail("E414", "a budget needs calibration data: `--calibration DATA`")
     _require_float(model)
     ranges = None if calibrated is None else calibrated.ranges
@@ -83,8 +84,7 @@ def prepare(
     if ranges is not None:
         (scratch / "ranges.json").write_text(ranges.dump(), encoding="utf-8")
     tell("running the float graph on samples")
-    samples = open_samples(calibration, inputs)
-    feeds = export(samples, RUNS, scratch / "samples", scratch / "export", limits)
+    feeds = export(samples(), RUNS, scratch / "samples", scratch / "export", limits)
     names = [s.name for s in inputs], [s.name for s in outputs]
     answers = run_entry(
         "infc.targets.onnxruntime",

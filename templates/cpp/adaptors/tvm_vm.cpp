@@ -15,17 +15,14 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdlib>
-#include <cstring>
-#include <mutex>
-#include <new>
+#include <cstdint>
+#include <memory>
 #include <optional>
-#include <thread>
+#include <string>
 #include <vector>
 
+#include "adaptor/pool.h"
+#include "adaptor/tensors.h"
 #include "runtime/adaptor.h"
 
 namespace infc {
@@ -50,141 +47,7 @@ class FaultSignal {
 };
 const FaultSignal fault_signal;
 
-constexpr std::size_t kAlignment = 64;  // what the kernels' loads are made for
-constexpr int kMaxThreads = 256;
 enum Allocator { kNaive = 1, kPooled = 2 };
-
-struct Group {  // TVMParallelGroupEnv
-  void* sync;
-  std::int32_t tasks;
-};
-using Task = int (*)(int task, Group* group, void* data);
-using Launch = int (*)(Task task, void* data, int tasks);
-
-// Threads that take a share each of what a kernel computes; the caller takes the first.
-class Pool {
- public:
-  explicit Pool(int threads) {
-    if (threads <= 0) threads = static_cast<int>(std::thread::hardware_concurrency());
-    threads_ = std::clamp(threads, 1, kMaxThreads);
-    try {
-      for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { serve(i); });
-    } catch (...) {
-      stop();
-      throw;
-    }
-  }
-  Pool(const Pool&) = delete;
-  Pool& operator=(const Pool&) = delete;
-  ~Pool() { stop(); }
-
-  int launch(Task task, void* data) {
-    task_ = task;
-    data_ = data;
-    failed_ = nullptr;
-    bad_ = false;
-    left_.store(threads_ - 1, std::memory_order_release);
-    begin();
-    const int status = share(0);
-    for (unsigned spins = 0; left_.load(std::memory_order_acquire) != 0; ++spins) {
-      if (spins > kSpins) std::this_thread::yield();
-    }
-    if (status != 0) {
-      if (failed_ != nullptr) TVMFFIObjectDecRef(failed_);
-      return status;
-    }
-    if (!bad_) return 0;
-    if (failed_ != nullptr) TVMFFIErrorSetRaised(failed_);
-    if (failed_ != nullptr) TVMFFIObjectDecRef(failed_);
-    return -1;
-  }
-
-  int threads() const { return threads_; }
-
- private:
-  static constexpr unsigned kSpins = 4096;  // kernels follow each other faster than that
-
-  int share(int number) {
-    Group group{nullptr, threads_};
-    return task_(number, &group, data_);
-  }
-
-  void begin() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    generation_.fetch_add(1, std::memory_order_acq_rel);
-    if (waiting_ > 0) wake_.notify_all();
-  }
-
-  void serve(int number) {
-    unsigned seen = 0;
-    for (;;) {
-      for (unsigned i = 0; i < kSpins && generation_.load(std::memory_order_acquire) == seen; ++i) {
-      }
-      if (generation_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        ++waiting_;
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
-        --waiting_;
-      }
-      seen = generation_.load(std::memory_order_acquire);
-      if (stopping_.load(std::memory_order_acquire)) return;
-      if (share(number) != 0) keep_error();
-      left_.fetch_sub(1, std::memory_order_acq_rel);
-    }
-  }
-
-  // An error is kept by the thread that met it: the first one goes to the caller.
-  void keep_error() {
-    TVMFFIObjectHandle error = nullptr;
-    TVMFFIErrorMoveFromRaised(&error);
-    const std::lock_guard<std::mutex> lock(mutex_);
-    bad_ = true;
-    if (failed_ == nullptr) {
-      failed_ = error;
-    } else if (error != nullptr) {
-      TVMFFIObjectDecRef(error);
-    }
-  }
-
-  void stop() {
-    stopping_.store(true, std::memory_order_release);
-    begin();
-    for (std::thread& worker : workers_) worker.join();
-    workers_.clear();
-  }
-
-  int threads_ = 1;
-  std::vector<std::thread> workers_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::atomic<unsigned> generation_{0};
-  std::atomic<bool> stopping_{false};
-  std::atomic<int> left_{0};
-  int waiting_ = 0;
-  Task task_ = nullptr;
-  void* data_ = nullptr;
-  bool bad_ = false;
-  TVMFFIObjectHandle failed_ = nullptr;
-};
-
-thread_local Pool* current = nullptr;  // of the model that this thread runs
-
-int launch(Task task, void* data, int) {
-  if (current != nullptr && current->threads() > 1) return current->launch(task, data);
-  Group group{nullptr, 1};
-  return task(0, &group, data);
-}
-
-class Running {
- public:
-  explicit Running(Pool& pool) : before_(current) { current = &pool; }
-  Running(const Running&) = delete;
-  Running& operator=(const Running&) = delete;
-  ~Running() { current = before_; }
-
- private:
-  Pool* before_;
-};
 
 std::string ffi_version() {
   TVMFFIVersion version;
@@ -240,74 +103,6 @@ class Library {
   }
 
   void* handle_;
-};
-
-DLDataType type_of(infc_dtype dtype) {
-  const auto type = [](DLDataTypeCode code, int bits) {
-    return DLDataType{static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(bits), 1};
-  };
-  switch (dtype) {
-    case INFC_FLOAT32:
-      return type(kDLFloat, 32);
-    case INFC_FLOAT64:
-      return type(kDLFloat, 64);
-    case INFC_FLOAT16:
-      return type(kDLFloat, 16);
-    case INFC_BFLOAT16:
-      return type(kDLBfloat, 16);
-    case INFC_INT8:
-      return type(kDLInt, 8);
-    case INFC_INT16:
-      return type(kDLInt, 16);
-    case INFC_INT32:
-      return type(kDLInt, 32);
-    case INFC_INT64:
-      return type(kDLInt, 64);
-    case INFC_UINT8:
-      return type(kDLUInt, 8);
-    case INFC_UINT16:
-      return type(kDLUInt, 16);
-    case INFC_UINT32:
-      return type(kDLUInt, 32);
-    case INFC_UINT64:
-      return type(kDLUInt, 64);
-    case INFC_BOOL:
-      return type(kDLBool, 8);
-  }
-  throw Error("an element type TVM does not have");
-}
-
-struct Borrowed {  // memory that somebody else owns
-  void* data;
-  void AllocData(DLTensor* tensor) { tensor->data = data; }
-  void FreeData(DLTensor*) {}
-};
-
-class Aligned {  // memory that grows, and is aligned
- public:
-  Aligned() = default;
-  Aligned(Aligned&& other) noexcept : data_(other.data_), bytes_(other.bytes_) {
-    other.data_ = nullptr;
-    other.bytes_ = 0;
-  }
-  Aligned(const Aligned&) = delete;
-  Aligned& operator=(const Aligned&) = delete;
-  ~Aligned() { std::free(data_); }
-
-  void* copy(const void* from, std::size_t bytes) {
-    if (bytes > bytes_ || data_ == nullptr) {
-      std::free(data_);
-      bytes_ = (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
-      data_ = std::aligned_alloc(kAlignment, bytes_);
-      if (data_ == nullptr) throw std::bad_alloc();
-    }
-    if (bytes != 0) std::memcpy(data_, from, bytes);
-    return data_;
-  }
-
- private:
-  void* data_ = nullptr;
-  std::size_t bytes_ = 0;
 };
 
 bool has_open_sizes(const infc_bundle& bundle) {

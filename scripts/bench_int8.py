@@ -194,8 +194,9 @@ def over_seeds(tables: list[dict[str, Any]]) -> dict[str, Any]:
 def standard_error(values: Array) -> Array:
     """That of the mean over the first axis; 0 for one value."""
     count = len(values)
-    spread = values.std(axis=0, ddof=1) if count > 1 else np.zeros(values.shape[1:])
-    return np.asarray(spread / math.sqrt(count))
+    if count == 1 or not np.isfinite(values).all():  # an exact output is infinitely good
+        return np.zeros(values.shape[1:])
+    return np.asarray(values.std(axis=0, ddof=1) / math.sqrt(count))
 
 
 def behind(name: str, table: dict[str, Any]) -> list[str]:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 SUBSET = 1 << 15
 """Values of a tensor and sample that are counted, at most; extremes and means see all of them."""
-WELL_KNOWN = 32
-"""After so many samples fewer values of each are counted: there are a million of most tensors."""
-LEAST_SUBSET = SUBSET // 8
+WELL_KNOWN = 128
+"""After so many samples fewer values of each are counted: four million of most tensors were."""
+LEAST_SUBSET = SUBSET // 4
 CHUNK = 1 << 17
 """Values that are looked at together: 512 KiB, which stay in the second cache."""
 MAX_CHANNELS = 1 << 16

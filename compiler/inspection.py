@@ -48,8 +48,8 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _may_be_model(folder: Path) -> bool:
-    """Whether a folder without a manifest has in it what TensorFlow writes."""
-    patterns = ("saved_model.pb*", "*/saved_model.pb*", "*.index")
+    """Whether a folder without a manifest has in it what TensorFlow or Hugging Face writes."""
+    patterns = ("saved_model.pb*", "*/saved_model.pb*", "*.index", "*.index.json")
     return not (folder / bundle.MANIFEST).exists() and any(
         next(folder.glob(pattern), None) is not None for pattern in patterns
     )
@@ -61,12 +61,12 @@ def _container(path: Path, kind: Kind) -> dict[str, Any]:
     if found is None:
         what = f"`{path}` is {kind.value}, which infc does not look into"
         raise fail("E101", what, help=EXPORT.get(kind, "`infc compile` makes the model"))
-    files = path.rglob("*") if path.is_dir() else [path]
+    files = containers.files_of(path, kind)
     described = found.to_json()
     return {
         "kind": described.pop("kind"),
         "path": str(path),
-        "bytes": sum(file.stat().st_size for file in files if file.is_file()),
+        "bytes": sum(file.stat().st_size for file in files),
         "unit": {"KERAS": "layers", "HDF5": "layers", "TORCHSCRIPT": "calls"}.get(
             kind.name, "nodes"
         ),

@@ -28,6 +28,8 @@ class Precision(StrEnum):
     INT8_DYNAMIC = "int8-dynamic"
 
 
+_INDEX = re.compile(r"\.(safetensors|bin)\.index$")
+"""What the index of a checkpoint in several files has behind its name, but for `.json`."""
 FLOATS = (Precision.FP32, Precision.FP16, Precision.BF16)
 """What a layer that is not quantised may compute in."""
 
@@ -147,7 +149,7 @@ class Request:
     def stem(self) -> str:
         """What bundles are called after where the user gives no name."""
         factory = Reference.parse(str(self.model))
-        return factory.name if factory else self.model.stem
+        return factory.name if factory else _INDEX.sub("", self.model.stem)
 
     def __post_init__(self) -> None:
         if self.fallback not in FLOATS:

@@ -108,6 +108,21 @@ def safetensors(path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(36))
 
 
+def sharded(folder: Path) -> None:
+    folder.mkdir()
+    safetensors(folder / "model-00001-of-00002.safetensors")
+    header = {"body.weight": {"dtype": "F16", "shape": [3], "data_offsets": [0, 6]}}
+    text = json.dumps(header).encode()
+    second = folder / "model-00002-of-00002.safetensors"
+    second.write_bytes(len(text).to_bytes(8, "little") + text + bytes(6))
+    places = {"body.weight": 2, "head.bias": 1, "head.weight": 1}
+    index = {
+        "metadata": {"total_size": 42},
+        "weight_map": {k: f"model-0000{v}-of-00002.safetensors" for k, v in places.items()},
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
 def tar(path: Path) -> None:
     import pickle
 
@@ -387,6 +402,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "torch-tar": ("tar.pth", tar, ""),
     "aotinductor": ("compiled.pt2", aotinductor, ""),
     "safetensors": ("weights.safetensors", safetensors, ""),
+    "sharded-checkpoint": ("sharded", sharded, ""),
     "keras": ("net.keras", keras_archive, "h5py"),
     "keras-h5": ("net.h5", keras_h5, "h5py"),
     "keras-weights": ("net.weights.h5", keras_weights, "h5py"),
@@ -397,6 +413,7 @@ FILES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "tflite": ("net.tflite", tflite, "flatbuffers"),
 }
 """Name: (file, what writes it, the module that takes)."""
+SINGLE_FILES = [name for name in FILES if name not in ("saved-model", "sharded-checkpoint")]
 
 
 def write(name: str, folder: Path) -> Path:

@@ -36,7 +36,7 @@ REAL = {
     "real-checkpoint": "dtln/dtln_saved_model/variables/variables.index",
 }
 """Of the folder of real models."""
-NAMES = (*(name for name in container_files.FILES if name != "saved-model"), *REAL)
+NAMES = (*container_files.SINGLE_FILES, *REAL)
 
 Mutation = Callable[[bytearray, random.Random], None]
 

@@ -430,7 +430,7 @@ def test_tar_with_links(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", [n for n in container_files.FILES if n != "saved-model"])
+@pytest.mark.parametrize("name", container_files.SINGLE_FILES)
 def test_truncated_anywhere(name: str, tmp_path: Path) -> None:
     file, _, needed = container_files.FILES[name]
     if needed and find_spec(needed) is None:

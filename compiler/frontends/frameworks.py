@@ -43,6 +43,7 @@ FRAMEWORKS = {
                 Kind.TORCH_WEIGHTS,
                 Kind.PICKLE,
                 Kind.SAFETENSORS,
+                Kind.SHARDED_CHECKPOINT,
             ),
         ),
         Framework(

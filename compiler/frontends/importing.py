@@ -31,7 +31,7 @@ from pathlib import Path
 
 from infc import workers
 from infc.diagnostics import Diagnostic, InfcError, fail
-from infc.frontends import Origin, Reading, Reference, Source, onnx
+from infc.frontends import Origin, Reading, Reference, Source, containers, onnx
 from infc.frontends.frameworks import Framework, worker_of
 from infc.frontends.sniff import Kind
 from infc.input_spec import InputSpec
@@ -73,7 +73,7 @@ def load(
         source,
         path=path,
         kind=kind.name.lower().replace("_", "-"),
-        digest=source.digest if kind is Kind.PYTHON else cache(lambda: _digest(path)),
+        digest=source.digest if kind is Kind.PYTHON else cache(lambda: _digest(path, kind)),
         reference=Reference(
             framework.module, Path(answer["entry"]), dict(answer["options"]), worker
         ),
@@ -101,15 +101,17 @@ def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:
     )
 
 
-def _digest(path: Path) -> str:
-    """The SHA-256 of the file, or of all files in a folder."""
-    if path.is_dir():
-        whole = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            name = file.relative_to(path).as_posix().encode()
-            whole.update(len(name).to_bytes(8, "little") + name + bytes.fromhex(_sha256(file)))
-        return whole.hexdigest()
-    return _sha256(path)
+def _digest(path: Path, kind: Kind) -> str:
+    """The SHA-256 of the file, or of all files that the model lies in."""
+    files = containers.files_of(path, kind)
+    if files == [path]:
+        return _sha256(path)
+    folder = path if path.is_dir() else path.parent
+    whole = hashlib.sha256()
+    for file in files:
+        name = file.relative_to(folder).as_posix().encode()
+        whole.update(len(name).to_bytes(8, "little") + name + bytes.fromhex(_sha256(file)))
+    return whole.hexdigest()
 
 
 def _sha256(path: Path) -> str:

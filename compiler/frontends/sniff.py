@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infc.diagnostics import InfcError, fail
-from infc.frontends.containers import archives
+from infc.frontends.containers import archives, weight_index
 from infc.user_code import Reference
 
 HEAD_BYTES = 4096
@@ -35,6 +35,7 @@ class Kind(Enum):
     TORCH_TAR = "a PyTorch checkpoint in the tar format of version 0.1"
     PICKLE = "a pickle (an old PyTorch checkpoint, or any Python object)"
     SAFETENSORS = "a safetensors file: weights without a graph"
+    SHARDED_CHECKPOINT = "an index of weights that lie in several files"
     GGUF = "a GGUF file"
     KERAS = "a Keras model (.keras)"
     HDF5 = "an HDF5 file (Keras)"
@@ -116,11 +117,6 @@ _TEXTS = (
     (rb"(backend|class_name|config|keras_version): ?", _KERAS_TEXT, _SAVE_KERAS),
     (rb'\{[^{}]{0,99}"class_name": ?"(functional|model|sequential)', _KERAS_TEXT, _SAVE_KERAS),
     (
-        rb'\{\s*"(metadata|weight_map)": ?\{',
-        "an index of weights that lie in several files",
-        "load the weights into the model they belong to, then torch.save its state_dict",
-    ),
-    (
         rb"node:? ?\{",
         "a TensorFlow graph in text form",
         "write it in binary form: tf.io.write_graph(graph, FOLDER, NAME, as_text=False)",
@@ -129,7 +125,7 @@ _TEXTS = (
 )
 _MODEL_NAMES = (
     *("*.onnx", "*.pt2", "*.pt", "*.pth", "*.jit", "*.keras", "*.h5", "*.hdf5", "*.tflite", "*.pb"),
-    *("*.safetensors", "pytorch_model.bin"),
+    *("*.safetensors", "pytorch_model.bin", "*.index.json"),
 )
 
 
@@ -160,6 +156,8 @@ def sniff(path: Path) -> Kind:
     if kind is not None:
         return kind
     _require_no_other(path, head)
+    if weight_index.is_index(head):
+        return Kind.SHARDED_CHECKPOINT
     if _is_text(head):
         return _sniff_text(path, head.lstrip().lower())
     if _is_checkpoint_data(path):
@@ -208,6 +206,8 @@ def _read(path: Path) -> tuple[bytes, bytes]:
 def _sniff_folder(path: Path) -> Kind:
     if _is_saved_model(path):
         return Kind.SAVED_MODEL
+    if weight_index.index_in(path) is not None:
+        return Kind.SHARDED_CHECKPOINT
     remedy = "name the model file in it"
     found = {p.name for pattern in _MODEL_NAMES for p in path.glob(pattern)}
     found |= {p.name for p in path.iterdir() if p.is_dir() and _is_saved_model(p)}

@@ -24,6 +24,7 @@ _READERS = {
     "TORCH_TAR": ("legacy_tar", "describe"),
     "AOTINDUCTOR": ("aotinductor", "describe"),
     "SAFETENSORS": ("safetensors", "describe"),
+    "SHARDED_CHECKPOINT": ("shards", "describe"),
     "KERAS": ("keras", "describe"),
     "HDF5": ("hdf5", "describe"),
     "SAVED_MODEL": ("saved_model", "describe"),
@@ -51,18 +52,32 @@ def describe(path: Path, kind: Kind) -> Description | None:
     return found
 
 
+def files_of(path: Path, kind: Kind) -> list[Path]:
+    """The files that make up the model `path` of that kind, in an order of their own."""
+    if kind.name == "SHARDED_CHECKPOINT":
+        from infc.frontends.containers import weight_index
+
+        return weight_index.files_of(path)
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
 def require_sound(path: Path, kind: Kind, *, allow_pickle: bool = False) -> None:
     """Refuse a file that would run code, lead outside, unpack into too much, or is damaged.
 
     It is called before any framework sees the file. HDF5 is looked at where h5py is installed.
 
     Raises:
-        InfcError: E113 unless `allow_pickle`, E116, E117.
+        InfcError: E113 unless `allow_pickle`, E116, E117; of a checkpoint in several files E101
+            and E103.
     """
     if kind.name in _PICKLED:
         from infc.frontends.containers.pickles import require_safe
 
         require_safe(path, allow_pickle)
+    elif kind.name == "SHARDED_CHECKPOINT":
+        from infc.frontends.containers import shards
+
+        shards.require_sound(path, allow_pickle)
     elif kind.name in _CONFIGURED:
         from infc.frontends.containers import hdf5, keras
 

@@ -6,12 +6,13 @@ Lightning) put a prefix before every name, which goes where the module's own nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infc.diagnostics import fail
-from infc.frontends.containers import pickles
+from infc.frontends.containers import pickles, shards, weight_index
 from infc.frontends.pytorch.failures import blamed
 from infc.frontends.sniff import Kind
 
@@ -24,9 +25,12 @@ def read(path: Path, kind: Kind, allow_pickle: bool) -> Any:
 
     Raises:
         InfcError: E113 where loading it would run code, E114 where torch cannot load it, E116 and
-            E117 for its archive.
+            E117 for its archive; E101 and E103 for a file that an index names.
     """
     import torch
+
+    if kind is Kind.SHARDED_CHECKPOINT:
+        return _read_all(path, allow_pickle)
 
     if kind is Kind.SAFETENSORS:
         from safetensors.torch import load_file
@@ -45,6 +49,19 @@ def read(path: Path, kind: Kind, allow_pickle: bool) -> Any:
             weights_only=not allow_pickle,
             mmap=kind is Kind.TORCH_WEIGHTS,
         )
+
+
+def _read_all(path: Path, allow_pickle: bool) -> dict[str, Any]:
+    """The tensors of the index `path`, each from the file that it names for it."""
+    state: dict[str, Any] = {}
+    for file, names in weight_index.shards(path).items():
+        held = read(file, shards.kind_of(file), allow_pickle)
+        there = held if isinstance(held, Mapping) else {}
+        absent = [name for name in names if name not in there]
+        if absent:
+            raise shards.absent(file, absent)
+        state |= {name: there[name] for name in names}
+    return state
 
 
 def _numpy_globals() -> list[Any]:
@@ -91,7 +108,9 @@ def fill(module: Any, held: Any, title: str, called: str) -> None:
             "E114",
             f"the weights in `{title}` are not those of `{called}`",
             notes=notes,
-            help="name a function that builds the module as it was built for training",
+            help="it is one of several files: name their `.index.json`, or the folder that it is in"
+            if missing and re.search(r"-\d{5}-of-\d{5}\.", title)
+            else "name a function that builds the module as it was built for training",
         )
     with blamed("E114", f"`{called}` does not take the weights in `{title}`"):
         module.load_state_dict(state, strict=False, assign=_has_no_values(own))

@@ -97,7 +97,9 @@ def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:
         "E112",
         f"`{exporter}` left no valid ONNX of `{path}`",
         notes=found,
-        help="another version of the exporter may do better; `infc explain E112` has more",
+        help="the model computes in bfloat16: let it compute in float32, and export that"
+        if any("bfloat16" in text for text in found)
+        else "another version of the exporter may do better; `infc explain E112` has more",
     )
 
 

@@ -19,6 +19,9 @@ from infc.targets import Target, back_end
 from infc.verification.running import run_artifact, run_unoptimized
 from infc.verification.sets import Sets, compare_sets
 
+_NO_KERNEL = "Could not find an implementation for"
+"""What ONNX Runtime says of an operator that it has for other element types."""
+
 
 def check_optimized(
     sets: Sets, outputs: Sequence[TensorSpec], scratch: Path, limits: WorkerLimits
@@ -56,6 +59,8 @@ def check_imported(
     try:
         answers = run_unoptimized(origin.exported, sets.feeds, names, scratch, limits, what)
     except InfcError as error:
+        if _NO_KERNEL in str(error):
+            remedy = "there is no kernel for its element type: let the model compute in float32"
         raise _refused(error, ("E204", "E506"), "E112", remedy) from error
     errors = compare_sets(sets, answers, THRESHOLDS[Precision.FP32])
     require(errors, "E112", what, remedy)

@@ -138,6 +138,13 @@ def test_examples_are_widened_with_their_module(imported: Load) -> None:
     assert imported("half_with_examples").error < 1e-6
 
 
+def test_autocast_is_left_out(imported: Load) -> None:
+    found = imported("Mixed", "x=1..4x3x8x8")
+    assert "under torch.autocast in bfloat16; it is imported in float32" in found.notes[0]
+    assert {o.type.tensor_type.elem_type for o in onnx.load(found.path).graph.output} == {1}
+    assert found.error < 1e-6
+
+
 def test_a_weight_that_is_computed_is_what_it_comes_to(imported: Load) -> None:
     found = imported("orthogonal", "input=1..4x4")
     assert found.error < 1e-6

@@ -63,3 +63,26 @@ def test_an_export_that_is_no_valid_onnx_is_refused(
     (found,) = caught.value.diagnostics
     assert found.code == "E112"
     assert any("nowhere" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("layer", ["Conv1d(2, 2, 1)", "Linear(3, 2)"])
+def test_arithmetic_that_is_bfloat16_in_the_code_comes_with_what_to_do(
+    layer: str, tmp_path: Path, need_module: Callable[[str], None]
+) -> None:
+    """One is no valid ONNX, for the other the reference has no kernel."""
+    need_module("torch")
+    need_module("onnxscript")
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.layer = torch.nn.{layer}\n"
+        "    def forward(self, x):\n"
+        "        weights = {k: v.bfloat16() for k, v in self.layer.named_parameters()}\n"
+        "        call = torch.func.functional_call\n"
+        "        return call(self.layer, weights, (x.bfloat16(),)).float()\n"
+    )
+    with pytest.raises(InfcError, match="let (it|the model) compute in float32") as caught:
+        infc.compile(f"{tmp_path}/net.py:Net", "cpu", tmp_path / "b", inputs={"x": "2x3"})
+    assert [d.code for d in caught.value.diagnostics] == ["E112"]

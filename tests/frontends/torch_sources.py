@@ -345,3 +345,19 @@ def reading_here() -> nn.Module:
     model = Cnn()
     model.load_state_dict(torch.load("weights.pth", weights_only=True))
     return model
+
+
+class Mixed(nn.Module):
+    """Under autocast as a context and as a decorator, with a region that is kept out of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.head = nn.Linear(4, 2)
+
+    @torch.autocast("cpu", dtype=torch.bfloat16)
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.conv(x).mean((2, 3))
+        with torch.amp.autocast("cpu", enabled=False):
+            features = features.float()
+        return self.head(features)

@@ -26,7 +26,16 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InfcError: E100, E106, E107, E111, E113 to E117.
     """
-    from infc.frontends.pytorch import calls, exporting, flat, loading, naming, probing, state
+    from infc.frontends.pytorch import (
+        autocast,
+        calls,
+        exporting,
+        flat,
+        loading,
+        naming,
+        probing,
+        state,
+    )
     from infc.frontends.pytorch.order import Order
     from infc.frontends.pytorch.user_models import at_home
 
@@ -35,14 +44,14 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     loaded = loading.load(order)
     call = calls.plan(loaded, order.inputs)
     module, outputs = flat.flatten(loaded.module, call)
-    with at_home(order.home):
+    with at_home(order.home), autocast.disabled() as under:
         probing.probe(module, call, outputs)
         entry = order.save(folder)
         state.save(module, folder)
         exported = exporting.export(loaded, module, call, folder)
     naming.write(exported, call.names, outputs.names, folder / MODEL)
     exporting.clear(folder)
-    notes = (*loaded.notes, *outputs.note(), *exported.notes)
+    notes = (*loaded.notes, *autocast.note(under), *outputs.note(), *exported.notes)
     return {
         "exporter": exported.exporter,
         "versions": _versions(exported.model),
@@ -58,7 +67,7 @@ def open(job: RunJob) -> Runner:
 
     import torch
 
-    from infc.frontends.pytorch import calls, flat, loading, probing, state
+    from infc.frontends.pytorch import autocast, calls, flat, loading, probing, state
     from infc.frontends.pytorch.order import Order
     from infc.frontends.pytorch.user_models import at_home
 
@@ -72,7 +81,7 @@ def open(job: RunJob) -> Runner:
 
     def run(feeds: Tensors) -> dict[str, Any]:
         tensors = [torch.from_numpy(feeds[name].copy()) for name in call.names]
-        with at_home(order.home), probing.exactly():
+        with at_home(order.home), autocast.disabled(), probing.exactly():
             results = module(*tensors)
         return {n: t.contiguous().numpy() for n, t in zip(outputs.names, results, strict=True)}
 

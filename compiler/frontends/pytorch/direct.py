@@ -43,7 +43,7 @@ def build(payload: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from infc.frontends.pytorch import calls, flat, loading, probing, state
+    from infc.frontends.pytorch import autocast, calls, flat, loading, probing, state
     from infc.frontends.pytorch.order import Order
     from infc.frontends.pytorch.user_models import at_home
 
@@ -54,7 +54,7 @@ def build(payload: Mapping[str, Any]) -> dict[str, Any]:
     call = calls.plan(loaded, order.inputs)
     module, outputs = flat.flatten(loaded.module, call)
     state.restore(module, entry.parent)
-    with at_home(order.home), _quiet():
+    with at_home(order.home), autocast.disabled(), _quiet():
         if payload["dynamic"]:
             _quantize(module)
         with probing.exactly():

@@ -83,6 +83,6 @@ def test_arithmetic_that_is_bfloat16_in_the_code_comes_with_what_to_do(
         "        call = torch.func.functional_call\n"
         "        return call(self.layer, weights, (x.bfloat16(),)).float()\n"
     )
-    with pytest.raises(InfcError, match="let (it|the model) compute in float32") as caught:
+    with pytest.raises(InfcError, match=r"let (it|the model) compute in float32") as caught:
         infc.compile(f"{tmp_path}/net.py:Net", "cpu", tmp_path / "b", inputs={"x": "2x3"})
     assert [d.code for d in caught.value.diagnostics] == ["E112"]

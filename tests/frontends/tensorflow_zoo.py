@@ -100,7 +100,9 @@ def write_formats(folder: Path) -> None:
     (folder / "windows.tflite").write_bytes(lite(windows()))
     policy = keras.dtype_policies.DTypePolicy("mixed_bfloat16")
     brief = layers.Dense(2, dtype=policy, name="brief")
-    keras.Sequential([layers.Input((3,)), brief]).save(folder / "bfloat16.keras")
+    model = keras.Sequential([layers.Input((3,)), brief])
+    model.save(folder / "bfloat16.keras")
+    model.export(folder / "sm_bfloat16", verbose=False)
     for make in (cnn, grey, mobilenet, rnn, transformer):
         keras.utils.set_random_seed(1)
         model, name = make(), make.__name__

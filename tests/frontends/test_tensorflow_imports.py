@@ -50,6 +50,7 @@ def imports(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
         *("gelu_False.tflite", "gelu_True.tflite", "keras2.h5", "dictionary.keras", "sm_v1"),
         *(
             "stretched.keras",
+            "bfloat16.keras",
             "windows.tflite",
             "sm_several",
             "sm_unread",
@@ -184,6 +185,12 @@ def test_rows_behind_a_transposed_convolution(imports: Mapping[str, Any]) -> Non
     assert row["inputs"] == {"coarse": ["float32", ["batch", 5, 4, 3]]}
     ((_, sizes),) = row["outputs"].values()
     assert sizes[1:] == [17, 14]
+
+
+def test_a_policy_of_bfloat16_is_float32(imports: Mapping[str, Any]) -> None:
+    row = done(imports, "bfloat16.keras")
+    assert row["outputs"] == {"brief": ["float32", ["batch", 2]]}
+    assert "it is imported in float32" in row["notes"][0]["message"]
 
 
 def test_a_size_that_is_unknown_is_not_one(imports: Mapping[str, Any]) -> None:

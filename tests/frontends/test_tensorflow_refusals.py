@@ -29,7 +29,7 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sm_two": ("E110", "`branch`, `plain`", {}),
     "sm_noisy": ("E111", "random numbers", {}),
     "int16.tflite": ("E111", "16 bits", {}),
-    "bfloat16.keras": ("E111", "computes in bfloat16", {}),
+    "sm_bfloat16": ("E111", "computes in bfloat16", {}),
     "sm_writes": ("E113", "`WriteFile`", {}),
     "sm_ranks": ("E115", "`x`", {}),
     "sm_no_variables": ("E114", "cannot load", {}),

@@ -48,7 +48,6 @@ def export(program: Program, path: Path) -> Exported:
 
     with _blaming(path):
         function = programs.concrete(program)
-        _require_no_bfloat16(function.graph, path)
         held = states.find(function, program, path)
         inputs = [t.name for t in function.inputs if t.dtype != tf.resource]
         inputs = inputs[: len(program.inputs)]
@@ -60,6 +59,7 @@ def export(program: Program, path: Path) -> Exported:
         else:
             frozen = _frozen(function, inputs, outputs)
         graph, inputs, outputs = complex_numbers.split(frozen, inputs, outputs)
+        _require_no_bfloat16(graph, path)  # with the functions in it made one graph
         # The bodies of loops and branches are imported into whatever graph is the default one.
         with graph.as_default():
             model = convert(path, lambda: _graph(graph, inputs, outputs))
@@ -69,7 +69,7 @@ def export(program: Program, path: Path) -> Exported:
         model,
         tuple(zip(inputs, ports, strict=True)),
         tuple(zip(outputs, names, strict=True)),
-        states.note(held, program),
+        (*program.notes, *states.note(held, program)),
     )
 
 

@@ -36,6 +36,9 @@ LEGACY = (
 )
 """What Keras 2 wrote for each layer of a class, and Keras 3 refuses, though it says nothing."""
 MERGING = ("Add", "Subtract", "Multiply", "Maximum", "Minimum")
+POLICIES = ("DTypePolicy", "Policy", "FloatDTypePolicy")
+"""What a layer's `dtype` is written as: by Keras 3, by Keras 2, and by Keras 3.0 to 3.2."""
+BFLOAT16 = ("bfloat16", "mixed_bfloat16")
 MAX_NAMED = 10
 
 
@@ -109,6 +112,23 @@ def modernise(config: dict[str, Any]) -> bool:
         if row["class_name"] in MERGING and "module" not in row:
             for node in row.get("inbound_nodes") or ():
                 changed |= _join_operands(node)
+    return changed
+
+
+def widen(config: dict[str, Any]) -> bool:
+    """Let layers that compute in bfloat16 compute in float32; whether there was one.
+
+    Under `mixed_bfloat16` their weights are in float32 already; those in bfloat16 fit into it.
+    """
+    changed = False
+    for row in objects(config):
+        inner = row.get("config")
+        if not isinstance(inner, dict):
+            continue
+        for key in ("dtype", *(("name",) if row["class_name"] in POLICIES else ())):
+            if inner.get(key) in BFLOAT16:
+                inner[key] = "float32"
+                changed = True
     return changed
 
 

@@ -18,12 +18,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infc import user_code
-from infc.diagnostics import InfcError, fail
+from infc.diagnostics import Diagnostic, InfcError, Severity, fail
 from infc.frontends.containers import archives
 from infc.frontends.findings import printable
 from infc.frontends.sniff import Kind
@@ -35,6 +36,25 @@ if TYPE_CHECKING:
 
 MAX_CONFIG_BYTES = 64 << 20
 CONFIG = "config.json"
+_WIDENED = (
+    Diagnostic(
+        "E111",
+        "the model computes in bfloat16; it is imported in float32, which holds the same weights",
+        help="`--precision bf16` computes in it again, where the target does",
+        severity=Severity.NOTE,
+    ),
+)
+
+
+class Copy(NamedTuple):
+    """A Keras file under a name that Keras takes.
+
+    `has_config` says whether it holds more than weights, `widened` whether it computed in bfloat16.
+    """
+
+    path: Path
+    has_config: bool
+    widened: bool
 
 
 def load(wanted: Wanted) -> Program:
@@ -45,10 +65,10 @@ def load(wanted: Wanted) -> Program:
             cannot load, E115 for a model that was never built, E116 and E117 for a bad archive.
     """
     theirs = _user_objects(wanted)
-    with _copied(wanted, theirs) as (copy, has_config):
-        read = _load if has_config else _with_weights
-        model = read(wanted, copy, theirs)
-    return program_of(model, wanted.path)
+    with _copied(wanted, theirs) as copy:
+        read = _load if copy.has_config else _with_weights
+        model = read(wanted, copy.path, theirs)
+    return replace(program_of(model, wanted.path), notes=_WIDENED if copy.widened else ())
 
 
 def program_of(model: Any, path: Path) -> Program:
@@ -163,26 +183,26 @@ def _user_objects(wanted: Wanted) -> dict[str, Any]:
 
 
 @contextmanager
-def _copied(wanted: Wanted, theirs: dict[str, Any]) -> Iterator[tuple[Path, bool]]:
-    """A copy under a name that Keras takes, and whether it has a configuration."""
+def _copied(wanted: Wanted, theirs: dict[str, Any]) -> Iterator[Copy]:
+    """A copy, as long as it lasts."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         if wanted.kind is Kind.KERAS:
             copy = Path(folder) / "model.keras"
-            _copy_archive(wanted, copy, theirs)
-            yield copy, True
+            yield Copy(copy, True, _copy_archive(wanted, copy, theirs))
         else:
             yield _copy_hdf5(wanted, Path(folder), theirs)
 
 
-def _copy_archive(wanted: Wanted, copy: Path, theirs: dict[str, Any]) -> None:
+def _copy_archive(wanted: Wanted, copy: Path, theirs: dict[str, Any]) -> bool:
+    """Write `copy`; whether it was widened."""
     with archives.open_sane(wanted.path) as archive:
         if CONFIG not in archive.names:
             raise archives.damaged(str(wanted.path), f"it has no `{CONFIG}`")
         before = archive.read(CONFIG, MAX_CONFIG_BYTES)
-        after = _judged(wanted, before, theirs)
+        after, widened = _judged(wanted, before, theirs)
         if after == before:
             shutil.copyfile(wanted.path, copy)
-            return
+            return widened
         with zipfile.ZipFile(copy, "w") as out:
             for name in archive.names:
                 with archive.open(name) as source, out.open(name, "w", force_zip64=True) as target:
@@ -190,11 +210,13 @@ def _copy_archive(wanted: Wanted, copy: Path, theirs: dict[str, Any]) -> None:
                         target.write(after)
                     else:
                         shutil.copyfileobj(source, target)
+    return widened
 
 
-def _copy_hdf5(wanted: Wanted, folder: Path, theirs: dict[str, Any]) -> tuple[Path, bool]:
+def _copy_hdf5(wanted: Wanted, folder: Path, theirs: dict[str, Any]) -> Copy:
     import h5py
 
+    widened = False
     try:
         with h5py.File(BytesIO(wanted.path.read_bytes()), "r+") as file:
             text = file.attrs.get("model_config")
@@ -203,7 +225,7 @@ def _copy_hdf5(wanted: Wanted, folder: Path, theirs: dict[str, Any]) -> tuple[Pa
                 copy = folder / "weights.h5"  # as Keras 2 wrote them
             if text is not None:
                 before = text if isinstance(text, bytes) else str(text).encode()
-                after = _judged(wanted, before, theirs)
+                after, widened = _judged(wanted, before, theirs)
                 if after != before:
                     file.attrs["model_config"] = after
             file.flush()
@@ -214,11 +236,11 @@ def _copy_hdf5(wanted: Wanted, folder: Path, theirs: dict[str, Any]) -> tuple[Pa
             f"`{wanted.path}` is no HDF5 file that can be read: {printable(str(error))}",
             help="download or save it again",
         ) from error
-    return copy, text is not None
+    return Copy(copy, text is not None, widened)
 
 
-def _judged(wanted: Wanted, text: bytes, theirs: dict[str, Any]) -> bytes:
-    """The configuration, found harmless, as Keras 3 takes it."""
+def _judged(wanted: Wanted, text: bytes, theirs: dict[str, Any]) -> tuple[bytes, bool]:
+    """The configuration, found harmless, as Keras 3 takes it, and whether it was widened."""
     try:
         config = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -228,4 +250,5 @@ def _judged(wanted: Wanted, text: bytes, theirs: dict[str, Any]) -> bytes:
     allow = wanted.options.allow_pickle
     keras_configs.require_harmless(config, str(wanted.path), set(theirs), allow_code=allow)
     changed = keras_configs.modernise(config)
-    return json.dumps(config).encode() if changed else text
+    widened = keras_configs.widen(config)
+    return json.dumps(config).encode() if changed or widened else text, widened

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from infc.diagnostics import fail
+from infc.diagnostics import Diagnostic, fail
 from infc.signature import DTYPES
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Program:
     call: Callable[[Sequence[Any]], Sequence[Any]]
     owner: Any = None
     """What must stay alive for `call`: variables are held weakly by functions."""
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def port(name: str, shape: Any, dtype: Any, dims: Sequence[int | None] | None = None) -> Port:

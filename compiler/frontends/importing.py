@@ -24,6 +24,7 @@ the framework cannot load, E115 for an input without a shape, E116 for an unsafe
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cache
@@ -35,8 +36,12 @@ from infc.frontends import Origin, Reading, Reference, Source, containers, onnx
 from infc.frontends.frameworks import Framework, worker_of
 from infc.frontends.sniff import Kind
 from infc.input_spec import InputSpec
+from infc.user_code import is_users
 
 MODEL = "model.onnx"
+CRASH = "crash.txt"
+"""Where Python's stack is left when native code crashes, innermost first (`faulthandler`)."""
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)')
 
 
 def load(
@@ -63,7 +68,10 @@ def load(
     call = workers.Call(
         framework.module, "import", document, folder / "run", how.scratch / "log", what, worker
     )
-    answer = workers.call(call, how.limits)
+    try:
+        answer = workers.call(call, how.limits)
+    except InfcError as error:
+        raise _placed(error, folder / CRASH) from error
     exported = folder / MODEL
     try:
         source = onnx.load(exported, inputs)
@@ -86,6 +94,18 @@ def load(
             exported,
         ),
     )
+
+
+def _placed(error: InfcError, crash: Path) -> InfcError:
+    """A crash with the user's own line that it came from, where there is one."""
+    first, *rest = error.diagnostics
+    if first.code != "E502" or first.where or not crash.exists():
+        return error
+    for frame in _FRAME.finditer(crash.read_text(encoding="utf-8", errors="replace")):
+        if is_users(frame["file"]):
+            place = f"{Path(frame['file']).name}:{frame['line']} in {frame['function']}"
+            return InfcError(replace(first, where=place), *rest)
+    return error
 
 
 def _invalid(path: Path, exporter: str, error: InfcError) -> InfcError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command import infc
 from torch_imports import import_model
 
 from infc.diagnostics import InfcError
@@ -62,6 +63,13 @@ def test_what_cannot_be_found(tmp_path: Path) -> None:
         import_model("nowhere.py:Net", "x=1", folder=tmp_path / "a")
     with pytest.raises(InfcError, match="no_such_package"):
         import_model("no_such_package.models:Net", "x=1", folder=tmp_path)
+
+
+def test_a_crash_names_the_users_line(tmp_path: Path) -> None:
+    (tmp_path / "crash.py").write_text("import ctypes\ndef net():\n    ctypes.string_at(0)\n")
+    done = infc("optimize", f"{tmp_path}/crash.py:net", "-o", tmp_path / "out.onnx")
+    assert done.err.startswith("error[E502]: `pytorch` while exporting the model crashed with SIG")
+    assert "--> crash.py:3 in net" in done.err
 
 
 def test_the_type_of_token_ids_is_asked_for(tmp_path: Path) -> None:

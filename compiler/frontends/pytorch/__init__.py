@@ -9,11 +9,12 @@ torch.onnx.
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infc.frontends.importing import MODEL
+from infc.frontends.importing import CRASH, MODEL
 from infc.targets import RunJob, Target
 
 if TYPE_CHECKING:
@@ -103,4 +104,14 @@ def _versions(model: Any) -> dict[str, str]:
     return {"torch": torch.__version__} | {n: version(n) for n in ("onnx-ir", "onnxscript")} | opset
 
 
-ACTIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"import": import_model}
+def _import(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """`import_model`; where native code takes the process down, Python's stack is left behind."""
+    with (Path(payload["output"]) / CRASH).open("w") as stream:
+        faulthandler.enable(stream)
+        try:
+            return import_model(payload)
+        finally:
+            faulthandler.disable()
+
+
+ACTIONS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"import": _import}

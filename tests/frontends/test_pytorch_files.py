@@ -191,6 +191,17 @@ def test_a_static_program(cnn: Any, tmp_path: Path) -> None:
         import_model(path, "x=1..4x3x8x8", folder=tmp_path / "dynamic")
 
 
+def test_a_program_in_float16_keeps_the_type_of_its_outputs(tmp_path: Path) -> None:
+    class Share(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            total = x.sum(-1, keepdim=True)
+            return x / total, total, total.softmax(0)
+
+    program = torch.export.export(Share(), (torch.rand(2, 4).half(),))
+    torch.export.save(program, tmp_path / "share.pt2")
+    assert import_model(tmp_path / "share.pt2", folder=tmp_path).error < 1e-3
+
+
 def test_a_program_with_nested_values_and_numbers(sources: Any, tmp_path: Path) -> None:
     path = tmp_path / "program.pt2"
     torch.export.save(torch.export.export(*sources.nested()), path)

@@ -17,6 +17,7 @@ from infc.diagnostics import Diagnostic, InfcError, fail
 from infc.frontends.pytorch.calls import Call, Input
 from infc.frontends.pytorch.refusals import UnconvertedError, place_of_node
 from infc.input_spec import Dim
+from infc.signature import DTYPES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,7 +55,39 @@ def convert(program: Any) -> ir.Model:
         raise UnconvertedError(place_of_node(str(error), program)) from error
     assert made is not None, "without a path the program is returned"
     model: ir.Model = made.model
+    _cast_outputs(program, model.graph)
     return model
+
+
+def _cast_outputs(program: Any, graph: ir.Graph) -> None:
+    """Give each output the type that it has in `program`.
+
+    torch computes sums, softmax and the like of 16 bits in float32 and rounds what comes out, and
+    takes an output of the graph from before that (torch 2.13, onnx/_internal/exporter/_core.py).
+    """
+    import numpy as np
+    import onnx_ir as ir
+    from torch.export.graph_signature import OutputKind
+
+    (results,) = next(n for n in program.graph.nodes if n.op == "output").args
+    specs = program.graph_signature.output_specs
+    rows = zip(results, specs, strict=True)
+    users = [node for node, spec in rows if spec.kind is OutputKind.USER_OUTPUT]
+    if len(users) != len(graph.outputs):
+        return
+    for i, (node, value) in enumerate(zip(users, graph.outputs, strict=True)):
+        held = getattr(node, "meta", {}).get("val")
+        name = str(getattr(held, "dtype", "")).removeprefix("torch.")
+        if name not in DTYPES or value.dtype is None:
+            continue
+        dtype = ir.DataType.from_numpy(np.dtype(name))
+        if dtype == value.dtype:
+            continue
+        cast = ir.node("Cast", [value], {"to": dtype})
+        graph.append(cast)
+        (own,) = cast.outputs
+        own.name, own.shape, own.dtype = f"{value.name}_as_{name}", value.shape, dtype
+        graph.outputs[i] = own
 
 
 def without_constants(program: Any, flat: Any, call: Call) -> Any:

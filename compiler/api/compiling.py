@@ -140,6 +140,7 @@ def tune(
     remote: str = "",
     calibration: CalibrationOptions | str | None = None,
     keep_float: Iterable[str] = (),
+    fallback: Precision | str = Precision.FP32,
     progress: Progress = silent,
 ) -> tuple[TuneResult, ...]:
     """Measure the kernels of `model` for each target; every later build uses what was found.
@@ -160,6 +161,7 @@ def tune(
         remote: the devices to measure on, as a tracker names them; "" for this machine.
         calibration: at int8, as for `compile`.
         keep_float: nodes that stay in float32 at int8, as for `compile`.
+        fallback: the precision of what is not quantised at int8.
         progress: called with (target or "", step) as each step begins.
 
     Raises:
@@ -180,6 +182,7 @@ def tune(
         reading=reading,
         calibration=calibration_of(calibration),
         keep_float=frozenset(keep_float),
+        fallback=precision_of(fallback) or Precision.FP32,
         tuning=replace(budget_for(trials, minutes), remote=remote),
     )
     return tuning.tune_model(request, progress)

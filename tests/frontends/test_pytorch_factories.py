@@ -180,6 +180,12 @@ def test_a_length_that_torch_export_fixes_may_vary_through_torchscript(imported:
     assert found.error < 1e-6
 
 
+def test_attention_through_torchscript_is_made_of_operators(imported: Load) -> None:
+    found = imported("RecurrentAttention", "x=1..4x2..7x4")
+    assert found.answer["exporter"] == "torchscript"
+    assert found.error < 1e-5
+
+
 def test_a_size_among_the_outputs(imported: Load) -> None:
     found = imported("Sizes", "x=1..4x4")
     assert list(found.outputs) == ["output_0"]

@@ -361,3 +361,16 @@ class Mixed(nn.Module):
         with torch.amp.autocast("cpu", enabled=False):
             features = features.float()
         return self.head(features)
+
+
+class RecurrentAttention(nn.Module):
+    """A length that torch.export fixes, and attention that has a fast path of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(4, 8, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, _ = self.lstm(x)
+        return self.attention(states, states, states, need_weights=False)[0]

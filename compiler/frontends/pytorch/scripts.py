@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,5 +88,30 @@ def convert(flat: Any, call: Call, scratch: Path) -> ir.Model:
 def _traced(flat: Any, call: Call) -> Any:
     import torch
 
-    with torch.no_grad():
+    with torch.no_grad(), _exportable():
         return torch.jit.trace(flat, call.examples, check_trace=False)
+
+
+@contextlib.contextmanager
+def _exportable() -> Iterator[None]:
+    """Let attention be made of what the exporter takes.
+
+    Its fast path is one operator that ONNX does not have, and of `unflatten`, which the other
+    begins with, the exporter does not know the rank (torch 2.13, symbolic_opset13.py).
+    """
+    import torch
+
+    fast, unflatten = torch.backends.mha.get_fastpath_enabled(), torch.Tensor.unflatten
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.Tensor.unflatten = _unflatten
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch.Tensor.unflatten = unflatten
+
+
+def _unflatten(tensor: Any, dim: int, sizes: Sequence[int]) -> Any:
+    """`Tensor.unflatten` as a reshape."""
+    axis, shape = dim % tensor.dim(), tensor.shape
+    return tensor.reshape(*shape[:axis], *sizes, *shape[axis + 1 :])

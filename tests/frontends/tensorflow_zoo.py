@@ -253,6 +253,10 @@ def write_saved_models(folder: Path) -> None:
         tf.saved_model.save(module, str(folder / f"sm_{name}"), signatures={default: function})
     both = {name: functions[name] for name in ("plain", "branch")}
     tf.saved_model.save(module, str(folder / "sm_two"), signatures=both)
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        str(folder / "sm_two"), signature_keys=["branch", "plain"]
+    )
+    (folder / "two.tflite").write_bytes(converter.convert())
     tf.saved_model.save(module, str(folder / "sm_none"))
     writer = Writer()
     function = writer.writes.get_concrete_function()

@@ -37,10 +37,16 @@ REFUSALS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "no_rank.pb": ("E115", "`x:0`", {}),
     "third_party.pb": ("E111", "`MyOperator`", {}),
     "no_signature": ("E110", "no signature `plane`", {"signature": "plane"}),
+    "two.tflite": ("E110", "several signatures: `branch`, `plain`", {}),
+    "second_signature": ("E110", "only that of its first graph", {"signature": "plain"}),
     "no_output": ("E110", "no node `halfs`", {"outputs": ["halfs"]}),
 }
 """Case: the code, what its message says, and the options."""
-ELSEWHERE = {"no_signature": "sm_two", "no_output": "graph.pb"}
+ELSEWHERE = {
+    "no_signature": "sm_two",
+    "no_output": "graph.pb",
+    "second_signature": "two.tflite",
+}
 
 
 @pytest.fixture(scope="module")

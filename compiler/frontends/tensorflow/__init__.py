@@ -82,7 +82,7 @@ def import_model(payload: Mapping[str, Any]) -> dict[str, Any]:
     from infc.frontends.tensorflow import exporting, interface, lite
 
     if wanted.kind is Kind.TFLITE:
-        exported = lite.export(wanted.path)
+        exported = lite.export(wanted.path, wanted.options.signature)
     else:
         exported = exporting.export(program_of(wanted), wanted.path)
     moved = interface.settle(exported, wanted.options.layout)

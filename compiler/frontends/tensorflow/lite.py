@@ -22,18 +22,19 @@ SAMPLE_DIM = 64
 """What a dimension of unknown size is tried at, where one is too small."""
 
 
-def export(path: Path) -> Exported:
-    """The ONNX model of a file.
+def export(path: Path, signature: str = "") -> Exported:
+    """The ONNX model of a file, whose first graph tf2onnx reads: `signature` has to be of that.
 
     Raises:
-        InfcError: E108 for inputs that are no numbers, E111 for operations that cannot be
-            exported, E114 for a file that the interpreter refuses.
+        InfcError: E108 for inputs that are no numbers, E110 for another signature, E111 for
+            operations that cannot be exported, E114 for a file that the interpreter refuses.
     """
     from tf2onnx.tfonnx import process_tf_graph
 
     from infc.frontends.tensorflow import exporting
 
     interpreter = _open(path)
+    _require_first(interpreter, signature, path)
     inputs, outputs = _inputs(interpreter), _outputs(interpreter)
     _require_8_bits(interpreter, path)
     model = exporting.convert(
@@ -43,6 +44,25 @@ def export(path: Path) -> Exported:
         model,
         tuple((row["name"], p) for row, p in inputs),
         tuple((row["name"], name) for row, name in outputs),
+    )
+
+
+def _require_first(interpreter: Any, asked: str, path: Path) -> None:
+    """Refuse a signature that is not of the file's first graph, and a choice not made; E110."""
+    names = list(interpreter._get_full_signature_list())
+    first = [n for n in names if interpreter._interpreter.GetSubgraphIndexFromSignature(n) == 0]
+    if asked in first or (not asked and first == names):
+        return
+    listed = ", ".join(f"`{name}`" for name in names) or "none"
+    raise fail(
+        "E110",
+        f"`{path}` has several signatures: {listed}; only that of its first graph can be read"
+        if asked in names or not asked
+        else f"`{path}` has no signature `{asked}`",
+        help=f"take that with `--signature {first[0]}`, or convert another one alone: "
+        "`signature_keys`\nof TFLiteConverter.from_saved_model"
+        if first and (asked in names or not asked)
+        else f"its signatures: {listed}",
     )
 
 

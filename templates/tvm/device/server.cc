@@ -48,6 +48,37 @@ std::string work_folder;
 
 void stop(int) { stopped = 1; }
 
+// Holds back the signals that end this program or a session, until they are waited for: one that
+// came between a look at `stopped` and a wait would not be noticed before the wait is over.
+class Held {
+ public:
+  Held() {
+    sigset_t held;
+    sigemptyset(&held);
+    for (const int number : {SIGTERM, SIGINT, SIGCHLD}) sigaddset(&held, number);
+    sigprocmask(SIG_BLOCK, &held, &before_);
+  }
+  ~Held() { release(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+  const sigset_t* before() const { return &before_; }
+  void release() const { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  // Until one of them comes, or has come.
+  void wait() const { sigsuspend(&before_); }
+
+ private:
+  sigset_t before_;
+};
+
+// As poll(2) of one descriptor, or of none; negative at once where this program is to end.
+int waited(pollfd* waiting, int time_ms) {
+  const Held held;
+  if (stopped) return -1;
+  const timespec time{time_ms / 1000, time_ms % 1000 * 1000000L};
+  return ppoll(waiting, waiting != nullptr ? 1 : 0, &time, held.before());
+}
+
 std::runtime_error failure(const std::string& what) {
   return std::runtime_error(what + ": " + std::strerror(errno));
 }
@@ -319,12 +350,13 @@ void serve(Socket client, double limit_s, const ffi::Function& loop, const Socke
   std::string folder = place != nullptr && *place != '\0' ? place : "/tmp";
   folder += "/infc-device-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) throw failure("no folder can be made as " + folder);
+  const Held held;
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(1);
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGINT, SIG_DFL);
+    for (const int number : {SIGTERM, SIGINT, SIGCHLD}) signal(number, SIG_DFL);
+    held.release();
     ::close(listener.get());
     work_folder = folder;
     if (limit_s > 0) alarm(static_cast<unsigned>(limit_s) + 1);
@@ -339,8 +371,9 @@ void serve(Socket client, double limit_s, const ffi::Function& loop, const Socke
     _exit(0);
   }
   int status = 0;
-  while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  while (child > 0 && waitpid(child, &status, WNOHANG) == 0) {
     if (stopped) kill(child, SIGKILL);
+    held.wait();
   }
   if (child > 0 && WIFSIGNALED(status)) {
     std::fprintf(stderr, "session: ended by signal %d\n", WTERMSIG(status));
@@ -380,7 +413,7 @@ void offer(const Options& options, const Socket& listener, const ffi::Function& 
                        std::to_string(port) + ", \"" + match + "\"], " + address + "]");
     for (int promised = 0; !stopped;) {
       pollfd waiting{listener.get(), POLLIN, 0};
-      const int ready = poll(&waiting, 1, kPingMs);
+      const int ready = waited(&waiting, kPingMs);
       if (ready < 0) continue;
       if (ready == 0) {
         // Taken from the tracker, but nobody came: it is offered once more.
@@ -447,6 +480,9 @@ int main(int count, char** words) {
   action.sa_handler = stop;  // without SA_RESTART: what waits is woken
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
+  action.sa_handler = [](int) {};  // what is ignored wakes nobody
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGCHLD, &action, nullptr);
   std::srand(static_cast<unsigned>(std::time(nullptr)) ^ static_cast<unsigned>(getpid()));
   try {
     add_functions();
@@ -458,7 +494,7 @@ int main(int count, char** words) {
       } catch (const std::exception& error) {
         if (!stopped) std::fprintf(stderr, "tracker: %s; again in %d s\n", error.what(), kAgainS);
       }
-      if (!stopped) sleep(kAgainS);
+      waited(nullptr, kAgainS * 1000);
     }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());

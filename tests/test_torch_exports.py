@@ -1,4 +1,4 @@
-"""ResNet-18's and MobileNetV2's shapes as torch exports them, both ways, in every back end."""
+"""ResNet-18's and MobileNetV2's shapes as torch exports them, each one way, in every back end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from infc import driver
 from infc.request import Request
 from infc.targets import BACK_ENDS
 
-ARCHITECTURES = ("resnet18", "mobilenetv2")
 IMAGE = 64
 """Pixels: every layer is there at this size, in a twelfth of the time."""
 
@@ -38,8 +37,11 @@ def bench_models(need_module: Callable[[str], None]) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("dynamo", [True, False], ids=["export", "torchscript"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [("resnet18", False), ("mobilenetv2", True)],
+    ids=["resnet18-torchscript", "mobilenetv2-export"],
+)
 def test_an_exported_network(
     bench_models: Any,
     tmp_path: Path,

@@ -52,7 +52,12 @@ def run_cpp(example: Example, bundle: Bundle, built: Path, data: Path) -> list[s
 def run_java(example: Example, bundle: Bundle, built: Path, data: Path) -> list[str]:
     library = built / "loader" / f"lib{bundle.name}_jni.so"
     classes = f"{built / f'{example.cpp}.jar'}:{built / 'loader' / f'{bundle.name}.jar'}"
-    start = [java.find_jdk() / "bin" / "java", "-Xcheck:jni"]
+    jdk = java.find_jdk()
+    start = [jdk / "bin" / "java", "-Xcheck:jni"]
+    if bundle.manifest["target"]["back_end"] == "tvm":
+        # libtvm_ffi takes SIGSEGV while it is loaded. The loader gives it back at once, but a check
+        # of signals may fall in between and warn; with the JDK's library for that it is never lost.
+        start = ["env", f"LD_PRELOAD={jdk / 'lib' / 'libjsig.so'}", *start]
     options = [f"-Dinfc.{bundle.name}.library={library}", "-cp", classes]
     return lines_of([*start, *options, example.java, bundle.path, data])
 
